@@ -1,0 +1,62 @@
+// The tensor plane: bytes between the ranks of one gang. Sums are never its business (see core/lanes.h).
+//
+// 1. One Transport belongs to one generation (job id, epoch); a peer that presents another generation is refused.
+// 2. A lost or silent peer is JobFailure(peer_lost) naming the rank; the transport is dead afterwards.
+// 3. Not encrypted: it binds to a private interface only, and the worker says so at start.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace collimate {
+
+struct SendPart {
+  int peer = 0;
+  std::span<const std::byte> bytes;
+};
+struct RecvPart {
+  int peer = 0;
+  std::span<std::byte> bytes;
+};
+
+class Transport {
+ public:
+  virtual ~Transport() = default;
+  virtual int rank() const = 0;
+  virtual int world() const = 0;
+  // Runs all parts to their end, progressing them together; parts of one peer keep their order. Both sides must agree on
+  // the sizes.
+  virtual void exchange(std::span<const SendPart> sends, std::span<const RecvPart> recvs) = 0;
+  // Makes a blocked or later exchange fail at once; callable from any thread.
+  virtual void abort() = 0;
+};
+
+// A listening socket on `host` (a private interface), made before the addresses of the gang are known.
+class TcpListener {
+ public:
+  explicit TcpListener(const std::string& host);
+  ~TcpListener();
+  TcpListener(TcpListener&&) noexcept;
+  std::string address() const;  // host:port
+  int release();                // the descriptor; the listener no longer owns it
+
+ private:
+  int fd_ = -1;
+  std::string host_;
+};
+
+struct TcpGang {
+  std::string generation;                // job id and epoch
+  int rank = 0;
+  std::vector<std::string> addresses;    // host:port in rank order
+  int connect_timeout_ms = 10000;
+  int silence_timeout_ms = 60000;        // no byte from a peer for so long while one is awaited: lost
+};
+
+// Full mesh: rank i connects to every rank below it.
+std::unique_ptr<Transport> connect_tcp(TcpListener listener, const TcpGang& gang);
+
+}  // namespace collimate

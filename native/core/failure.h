@@ -1,0 +1,36 @@
+// The one exception type that a job ends with; its cause decides what the orchestrator does next.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+namespace collimate {
+
+// Names equal FailureCause in proto/collimate/v1/common.proto without the prefix, in lower case.
+enum class FailureCause {
+  peer_lost,
+  out_of_memory,
+  nan_loss,
+  bad_input,
+  corrupt_artifact,
+  store_unavailable,
+  internal,
+};
+
+const char* failure_cause_name(FailureCause cause);
+
+class JobFailure : public std::runtime_error {
+ public:
+  JobFailure(FailureCause cause, const std::string& message) : std::runtime_error(message), cause_(cause) {}
+  FailureCause cause() const { return cause_; }
+
+ private:
+  FailureCause cause_;
+};
+
+// Message form: what was expected, what came, what to do.
+[[noreturn]] inline void fail_bad_input(const std::string& message) {
+  throw JobFailure(FailureCause::bad_input, message);
+}
+
+}  // namespace collimate

@@ -1,0 +1,22 @@
+// exp, log, sin, cos, tanh-free sigmoid and softplus with the same bits on every machine and library version.
+//
+// Plain IEEE operations only (no contraction, no libm). Inline, so that loops over them vectorise.
+// Relative error below 4e-7 on the stated ranges; tested against double precision.
+#pragma once
+
+#include <cstdint>
+
+namespace collimate {
+
+inline float exp_f32(float x);       // flushes to 0 below -87, +inf above 88.7
+inline float log_f32(float x);       // x > 0 normal
+inline double exp_f64(double x);     // relative error below 1e-15
+inline double log_f64(double x);     // x > 0 normal
+inline float sigmoid_f32(float x);   // 1 / (1 + exp(-x)), both signs accurate
+inline float softplus_f32(float x);  // log(1 + exp(x)), no overflow
+double sin_f64(double x);            // |x| < 1e6; for tables (RoPE), not hot loops
+double cos_f64(double x);
+
+}  // namespace collimate
+
+#include "core/math_inline.h"

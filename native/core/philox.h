@@ -1,0 +1,40 @@
+// Philox 4x32-10 (Salmon et al., SC 2011): random numbers as a pure function of (seed, stream, index).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+namespace collimate {
+
+// What a number is drawn for; part of the counter, so that sites never share numbers.
+enum class RandomSite : uint32_t {
+  parameter_init = 1,
+  example_order = 2,
+  dropout = 3,
+  kmeans_init = 4,
+  negative_item = 5,
+  edge_order = 6,
+  test = 99,
+};
+
+struct RandomStream {
+  uint64_t seed = 0;
+  RandomSite site = RandomSite::test;
+  uint64_t stream = 0;  // for example a step, an epoch or a parameter's number
+};
+
+// Four independent 32-bit words for counter `index` (< 2^32) of the stream.
+std::array<uint32_t, 4> philox4(const RandomStream& stream, uint32_t index);
+
+uint32_t random_u32(const RandomStream& stream, uint64_t index);
+// Uniform in [0, 1), 24 bits.
+float random_uniform(const RandomStream& stream, uint64_t index);
+// Unbiased enough for n < 2^31: multiply-shift of 32 bits.
+uint32_t random_below(const RandomStream& stream, uint64_t index, uint32_t n);
+// Standard normal (Box-Muller on the library-independent math of core/math.h).
+float random_normal(const RandomStream& stream, uint64_t index);
+// Fisher-Yates permutation of 0..n-1.
+std::vector<int64_t> random_permutation(const RandomStream& stream, int64_t n);
+
+}  // namespace collimate

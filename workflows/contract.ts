@@ -1,0 +1,156 @@
+/**
+ * What workflows, activities, workers and the command line agree on: JSON-safe types and message names.
+ *
+ * 1. Everything here survives JSON.parse(JSON.stringify(x)): no Map, Date, bigint, undefined-valued fields.
+ * 2. No imports but types, so that workflow code can load it.
+ */
+
+export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
+export interface JsonObject {
+  [key: string]: Json;
+}
+
+/** Lower-case hex SHA-256 of a file's bytes; the file is `objects/<digest>` in the artifact store. */
+export type Digest = string;
+
+export const DOMAIN_JOB_KINDS = ['simulate', 'ingest', 'text_vectors', 'render', 'evaluate', 'assemble'] as const;
+export const NATIVE_JOB_KINDS = ['dccf', 'codebooks', 'tune', 'rank'] as const;
+export type DomainJobKind = (typeof DOMAIN_JOB_KINDS)[number];
+export type NativeJobKind = (typeof NATIVE_JOB_KINDS)[number];
+export type JobKind = DomainJobKind | NativeJobKind;
+
+/** Numerics class of domain jobs: plain ECMAScript arithmetic, the same on every machine. */
+export const DOMAIN_NUMERICS_CLASS = 'js';
+
+/** A job is a pure function of this. Its key is the SHA-256 of the canonical JSON (RFC 8785) of all five fields. */
+export interface JobSpec {
+  kind: JobKind;
+  recipe: JsonObject;
+  /** Input name (native/JOBS.md) to file digest. */
+  inputs: Record<string, Digest>;
+  numericsClass: string;
+  engineRevision: string;
+}
+
+export interface JobResult {
+  key: string;
+  outputs: Record<string, Digest>;
+  /** Small numbers for reports; a function of the key, like the outputs. */
+  summary: JsonObject;
+}
+
+/** `FailureCause` of proto/collimate/v1/common.proto without its prefix, in lower case, plus the orchestrator's own. */
+export type FailureCause =
+  | 'worker_lost'
+  | 'peer_lost'
+  | 'out_of_memory'
+  | 'nan_loss'
+  | 'bad_input'
+  | 'corrupt_artifact'
+  | 'store_unavailable'
+  | 'nondeterminism'
+  | 'internal'
+  | 'no_workers';
+
+export const STAGES = ['ingest', 'embed', 'align_tokens', 'align_tasks', 'evaluate', 'publish'] as const;
+export type StageName = (typeof STAGES)[number];
+export type StageState = 'waiting' | 'running' | 'paused' | 'done' | 'failed' | 'cancelled';
+
+/** Everything a run is, resolved: no defaults left to fill in. Made by the command line from the run file. */
+export interface RunPlan {
+  runId: string;
+  name: string;
+  /** Null: the class of the first worker that is free when the run starts, pinned from then on. */
+  numericsClass: string | null;
+  /** Raw files, already in the store; empty for the simulated shop. */
+  inputs: Record<string, Digest>;
+  recipes: {
+    /** kind `simulate` first when present; its outputs are then the inputs of `ingest`. */
+    simulate: JsonObject | null;
+    ingest: JsonObject;
+    dccf: JsonObject;
+    /** Null: codes come from the collaborative vectors alone. */
+    textVectors: JsonObject | null;
+    codebooks: JsonObject;
+    render: JsonObject;
+    tune: JsonObject;
+    /** Without `first` and `count`, which the fan-out adds. */
+    rank: JsonObject;
+    evaluate: JsonObject;
+    assemble: JsonObject;
+  };
+  /** Base model files (`base/config.json`, `base/…safetensors`) of a Hugging Face base; empty for `scratch`. */
+  baseFiles: Record<string, Digest>;
+  fleet: {
+    /** Fewest and most workers of a gang. */
+    min: number;
+    max: number;
+    /** How long a job waits for `min` free workers before the run fails with `no_workers`. */
+    waitSeconds: number;
+  };
+  checkpointIntervalSteps: { dccf: number; codebooks: number; tune: number };
+  /** Prompts per rank shard. Part of the result (shards are jobs), so it never follows the fleet. */
+  rankShardPrompts: number;
+  publish: boolean;
+}
+
+export interface Incident {
+  stage: StageName;
+  jobKind: JobKind;
+  cause: FailureCause;
+  message: string;
+  /** Worker that failed or was lost; null when unknown. */
+  workerId: string | null;
+  epoch: number;
+  /** Last checkpoint that the job goes on from; 0 for the beginning. */
+  resumedFromStep: number;
+}
+
+export interface JobProgress {
+  kind: JobKind;
+  key: string;
+  epoch: number;
+  step: number;
+  stepsTotal: number;
+  checkpointStep: number;
+  workers: string[];
+  /** Answered from the store without running. */
+  memoised: boolean;
+}
+
+export interface StageStatus {
+  name: StageName;
+  state: StageState;
+  jobs: JobProgress[];
+}
+
+export interface RunStatus {
+  runId: string;
+  name: string;
+  state: 'running' | 'paused' | 'done' | 'failed' | 'cancelled';
+  numericsClass: string | null;
+  stages: StageStatus[];
+  incidents: Incident[];
+  /** Message of the failure that ended the run; null otherwise. */
+  failure: string | null;
+  result: RunResult | null;
+}
+
+export interface RunResult {
+  runId: string;
+  numericsClass: string;
+  /** SHA-256 over the stages' output digests and the published list; see `resultDigestOf`. */
+  resultDigest: Digest;
+  /** `<job kind>` or `<job kind>/<shard>` to its result. */
+  jobs: Record<string, JobResult>;
+  /** Generation that serving switched to; null when `publish` is off. */
+  generation: string | null;
+}
+
+export const TASK_QUEUE = 'collimate';
+/** Workflow type and workflow id: the id of a run's workflow is its run id. */
+export const RUN_WORKFLOW = 'runWorkflow';
+export const STATUS_QUERY = 'status';
+/** Updates without arguments; each answers with the run's state after it. Refused when the run has ended. */
+export const PAUSE_UPDATE = 'pause';
+export const RESUME_UPDATE = 'resume';
