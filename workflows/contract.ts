@@ -89,6 +89,8 @@ export interface RunPlan {
     waitSeconds: number;
   };
   checkpointIntervalSteps: { dccf: number; codebooks: number; tune: number };
+  /** A stage continues as new once its history holds so many events; far below Temporal's limit of 51,200. */
+  historyEventsMax: number;
   /** Prompts per rank shard. Part of the result (shards are jobs), so it never follows the fleet. */
   rankShardPrompts: number;
   publish: boolean;
@@ -147,10 +149,52 @@ export interface RunResult {
   generation: string | null;
 }
 
+/** Pinned once per run by the first activity, then part of every job key. */
+export interface RunPin {
+  numericsClass: string;
+  engineRevision: string;
+}
+
+/** What a stage hands to the run: results by `<job kind>` or `<job kind>/<shard>`, and what went wrong on the way. */
+export interface StageResult {
+  jobs: Record<string, JobResult>;
+  progress: JobProgress[];
+  incidents: Incident[];
+}
+
+/** Carried by a stage through continue-as-new: the attempt that is running and must not be disturbed. */
+export interface ActiveAttempt {
+  jobId: string;
+  key: string;
+  epoch: number;
+  members: GangMember[];
+  checkpointStep: number;
+}
+
+export interface StageInput {
+  plan: RunPlan;
+  pin: RunPin;
+  /** Results of the stages before, by name. */
+  jobs: Record<string, JobResult>;
+  paused: boolean;
+  carried: { active: ActiveAttempt | null; incidents: Incident[]; epochs: Record<string, number> } | null;
+}
+
+export interface GangMember {
+  workerId: string;
+  /** host:port of the worker's gRPC service. */
+  address: string;
+}
+
 export const TASK_QUEUE = 'collimate';
 /** Workflow type and workflow id: the id of a run's workflow is its run id. */
 export const RUN_WORKFLOW = 'runWorkflow';
 export const STATUS_QUERY = 'status';
+/** Signal from run to stage: true to pause, false to go on. */
+export const SET_PAUSED_SIGNAL = 'setPaused';
+/** Query of a stage workflow (id `<run id>/<stage>`): its StageResult so far. */
+export const STAGE_STATUS_QUERY = 'stageStatus';
+export const stageWorkflowId = (runId: string, stage: StageName): string => `${runId}/${stage}`;
 /** Updates without arguments; each answers with the run's state after it. Refused when the run has ended. */
 export const PAUSE_UPDATE = 'pause';
 export const RESUME_UPDATE = 'resume';

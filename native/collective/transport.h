@@ -34,10 +34,11 @@ class Transport {
   virtual void abort() = 0;
 };
 
-// A listening socket on `host` (a private interface), made before the addresses of the gang are known.
+// A listening socket on `host` (a private interface), made before the addresses of the gang are known. Port 0 lets the
+// system choose. A public or wildcard address is refused unless COLLIMATE_PUBLIC_COLLECTIVES=1.
 class TcpListener {
  public:
-  explicit TcpListener(const std::string& host);
+  explicit TcpListener(const std::string& host, int port = 0);
   ~TcpListener();
   TcpListener(TcpListener&&) noexcept;
   std::string address() const;  // host:port
@@ -56,7 +57,8 @@ struct TcpGang {
   int silence_timeout_ms = 60000;        // no byte from a peer for so long while one is awaited: lost
 };
 
-// Full mesh: rank i connects to every rank below it.
+// Full mesh: rank i connects to every rank below it. Throws JobFailure(peer_lost) naming the ranks that did not come, or
+// that presented another generation.
 std::unique_ptr<Transport> connect_tcp(TcpListener listener, const TcpGang& gang);
 
 }  // namespace collimate

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "core/pool.h"
 
@@ -27,5 +28,17 @@ struct GemmArgs {
 void gemm(Pool& pool, const GemmArgs& args);
 // One single-threaded library call on the calling thread, for use inside pool items.
 void gemm_single(const GemmArgs& args);
+
+// How gemm() cuts C: a function of the shape alone.
+struct GemmTiling {
+  int64_t rows = 0;
+  int64_t cols = 0;
+};
+GemmTiling gemm_tiling(int64_t m, int64_t n, int64_t k);
+
+// Pins the library's thread count to one for the calling thread (see prepare_compute_thread).
+void prepare_gemm_thread();
+// What computes: "builtin", or "dnnl" and the SHA-256 of the library's file. Part of the numerics class.
+std::string gemm_identity();
 
 }  // namespace collimate

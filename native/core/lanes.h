@@ -55,10 +55,16 @@ class LaneReducer {
     std::vector<float> sum;
     std::vector<double> scalars;
   };
+  struct Gang;
+  void exchange_headers(Gang& gang, int64_t step, uint32_t control) const;
+  uint32_t read_headers(Gang& gang, int64_t step) const;
+  void reduce_windows(Gang& gang);
+
   Options options_;
   LaneRange range_;
   std::vector<Block> blocks_;               // maximal aligned subtrees so far, ascending
   std::vector<std::vector<float>> spare_;   // buffers to reuse
+  std::vector<std::vector<float>> received_;  // windows of other ranks' block sums
   std::vector<float> total_;
 };
 

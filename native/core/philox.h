@@ -24,6 +24,8 @@ struct RandomStream {
   uint64_t stream = 0;  // for example a step, an epoch or a parameter's number
 };
 
+// The bare generator: ten rounds over a 128-bit counter and a 64-bit key.
+std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, uint32_t key0, uint32_t key1);
 // Four independent 32-bit words for counter `index` (< 2^32) of the stream.
 std::array<uint32_t, 4> philox4(const RandomStream& stream, uint32_t index);
 

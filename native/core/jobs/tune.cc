@@ -1,0 +1,232 @@
+// The `tune` job: trains a decoder on packed examples, alone or as one rank of a gang.
+//
+// 1. State (parameters, moments, loss curve) is replicated: every rank applies the same update to the same bytes.
+// 2. A step is: own lanes -> reduction (gradient, losses, control flags) -> check -> update -> report -> agreed
+// control.
+// 3. Checkpoints hold the state after a whole step and nothing about ranks, hosts or time.
+#include <algorithm>
+#include <cmath>
+
+#include "core/atomic_file.h"
+#include "core/failure.h"
+#include "core/job.h"
+#include "core/jobs/tune_recipe.h"
+#include "core/lanes.h"
+#include "core/model/decoder.h"
+#include "core/model/optimizer.h"
+#include "core/model/parameters.h"
+#include "core/model/training_examples.h"
+#include "core/ops.h"
+#include "core/safetensors.h"
+
+namespace collimate {
+
+namespace {
+
+const char* const kTrainingFile = "training.safetensors";
+const char* const kStateFile = "state.json";
+
+struct VocabularySizes {
+  int64_t tokens = 0, first_item = 0;
+};
+
+VocabularySizes read_vocabulary(const std::filesystem::path& path) {
+  const SafetensorsFile file = SafetensorsFile::open(path);
+  const auto sizes = file.i64("sizes", {2});
+  if (sizes[0] < 1 || sizes[1] < 0 || sizes[1] >= sizes[0]) {
+    fail_bad_input("vocabulary: expected sizes [vocabulary, first item token] with the second below the first, got [" +
+                   std::to_string(sizes[0]) + ", " + std::to_string(sizes[1]) + "]; render the vocabulary again");
+  }
+  return {sizes[0], sizes[1]};
+}
+
+Parameters make_parameters(JobContext& context, const TuneRecipe& recipe, const VocabularySizes& vocabulary) {
+  if (recipe.scratch) {
+    Parameters parameters({.config = DecoderConfig::from_shape(*recipe.scratch, vocabulary.tokens)});
+    initialise_scratch(parameters, recipe.seed);
+    return parameters;
+  }
+  const BaseFiles base = BaseFiles::from_inputs(context.spec().inputs);
+  DecoderConfig config = base.read_config();
+  // Rows that the base lacks are trained even where they are not item tokens: a frozen random row is of no use.
+  const int64_t first_trained = std::min(vocabulary.first_item, config.vocabulary);
+  config.vocabulary = vocabulary.tokens;
+  Parameters parameters({.config = config, .trainable = recipe.trainable, .first_trained_row = first_trained});
+  load_base(parameters, base, recipe.seed);
+  initialise_adapters(parameters, recipe.seed);
+  return parameters;
+}
+
+class Tuner {
+ public:
+  explicit Tuner(JobContext& context)
+      : context_(context),
+        recipe_(TuneRecipe::parse(context.recipe())),
+        vocabulary_(read_vocabulary(context.input("vocabulary"))),
+        examples_(context.input("train_examples"), vocabulary_.tokens),
+        order_({.examples = examples_.count(), .batch_sequences = recipe_.batch_sequences, .seed = recipe_.seed}),
+        parameters_(make_parameters(context, recipe_, vocabulary_)),
+        decoder_(parameters_, context.pool(), examples_.longest()),
+        optimizer_(parameters_, recipe_.optimizer),
+        reducer_({.lanes = recipe_.lanes,
+                  .elements = parameters_.trained_elements(),
+                  .scalars = 1,
+                  .transport = context.transport(),
+                  .pool = &context.pool()}) {
+    if (context.spec().resume_dir) resume(*context.spec().resume_dir);
+  }
+
+  JobOutcome run() {
+    while (step_ < recipe_.steps) {
+      context_.throw_if_aborted();
+      const uint32_t control = train_one_step();
+      const bool last = step_ == recipe_.steps;
+      if (last) break;
+      if ((control & (kControlStop | kControlCheckpoint)) != 0 || context_.checkpoint_due(step_)) write_checkpoint();
+      if ((control & kControlStop) != 0) return stopped();
+    }
+    return finished();
+  }
+
+ private:
+  // Returns the control flags that the ranks agreed on.
+  uint32_t train_one_step() {
+    const std::vector<int64_t> batch = order_.batch(step_);
+    int64_t labels = 0, tokens = 0;
+    for (const int64_t example : batch) {
+      labels += examples_.labels_of(example);
+      tokens += examples_.tokens_of(example);
+    }
+    const LaneRange range = reducer_.range();
+    for (int lane = range.first; lane < range.first + range.count; ++lane) run_lane(batch, lane, labels);
+    const LaneReducer::Result sum = reducer_.reduce(step_, context_.host().take_control());
+    const double loss = sum.scalars[0] / static_cast<double>(labels);
+    const double norm = std::sqrt(ops::sum_squares(context_.pool(), sum.gradient));
+    check_finite(loss, norm, batch);
+    const double learning_rate = recipe_.schedule.at(step_);
+    optimizer_.apply(context_.pool(),
+                     {.step = step_, .learning_rate = learning_rate, .gradient = sum.gradient, .gradient_norm = norm});
+    losses_.push_back(static_cast<float>(loss));
+    ++step_;
+    context_.host().on_step(step_, recipe_.steps,
+                            {{"loss", loss},
+                             {"learning_rate", learning_rate},
+                             {"grad_norm", norm},
+                             {"tokens", static_cast<double>(tokens)},
+                             {"samples", static_cast<double>(batch.size())}});
+    return sum.control;
+  }
+
+  void run_lane(const std::vector<int64_t>& batch, int lane, int64_t labels) {
+    context_.throw_if_aborted();
+    PackedBatch packed;
+    const LaneSlice slice = lane_slice(recipe_.batch_sequences, recipe_.lanes, lane);
+    for (int64_t j = slice.begin; j < slice.end; ++j) examples_.append_to(packed, batch[static_cast<size_t>(j)]);
+    const std::span<float> gradient = reducer_.begin_lane();
+    const double loss =
+        decoder_.forward_backward(packed, {.loss_scale = static_cast<float>(1.0 / static_cast<double>(labels)),
+                                           .dropout = {.probability = static_cast<float>(recipe_.dropout),
+                                                       .seed = recipe_.seed,
+                                                       .step = step_,
+                                                       .lane = lane},
+                                           .gradient = gradient});
+    reducer_.end_lane(std::span(&loss, 1));
+  }
+
+  void check_finite(double loss, double norm, const std::vector<int64_t>& batch) const {
+    if (std::isfinite(loss) && std::isfinite(norm)) return;
+    std::string names;
+    for (size_t i = 0; i < batch.size() && i < 32; ++i) names += (i ? ", " : "") + std::to_string(batch[i]);
+    if (batch.size() > 32) names += ", …";
+    throw JobFailure(FailureCause::nan_loss, "step " + std::to_string(step_) + ": loss " + std::to_string(loss) +
+                                                 ", gradient norm " + std::to_string(norm) +
+                                                 "; expected finite numbers; examples " + names +
+                                                 "; lower learningRate or look at these examples");
+  }
+
+  void write_checkpoint() {
+    if (context_.rank() != 0) return;
+    struct Snapshot {
+      std::vector<float> parameters, first_moment, second_moment, losses;
+      int64_t step;
+    };
+    auto snapshot = std::make_shared<Snapshot>(
+        Snapshot{gather_trained(parameters_), optimizer_.first_moment(), optimizer_.second_moment(), losses_, step_});
+    context_.write_checkpoint(step_, [snapshot](const std::filesystem::path& folder) {
+      const auto elements = static_cast<int64_t>(snapshot->parameters.size());
+      SafetensorsWriter writer;
+      writer.add_f32("parameters", {elements}, snapshot->parameters);
+      writer.add_f32("first_moment", {elements}, snapshot->first_moment);
+      writer.add_f32("second_moment", {elements}, snapshot->second_moment);
+      writer.add_f32("loss", {snapshot->step}, snapshot->losses);
+      writer.write(folder / kTrainingFile);
+      write_text_atomically(folder / kStateFile, Json{{"step", snapshot->step}}.dump() + "\n");
+    });
+  }
+
+  void resume(const std::filesystem::path& folder) {
+    const Json state = Json::parse(read_text_file(folder / kStateFile), nullptr, /*allow_exceptions=*/false);
+    if (!state.is_object() || !state.contains("step") || !state.at("step").is_number_integer()) {
+      throw JobFailure(FailureCause::corrupt_artifact, "checkpoint state.json: expected {\"step\": n}, got " +
+                                                           state.dump() + "; resume from an earlier one");
+    }
+    const auto step = state.at("step").get<int64_t>();
+    if (step < 0 || step > recipe_.steps) {
+      throw JobFailure(FailureCause::corrupt_artifact, "checkpoint: expected a step of 0.." +
+                                                           std::to_string(recipe_.steps) + ", got " +
+                                                           std::to_string(step) + "; resume from an earlier one");
+    }
+    const SafetensorsFile file = SafetensorsFile::open(folder / kTrainingFile);
+    const std::vector<int64_t> shape{parameters_.trained_elements()};
+    scatter_trained(parameters_, file.f32("parameters", shape));
+    const auto first = file.f32("first_moment", shape), second = file.f32("second_moment", shape);
+    std::copy(first.begin(), first.end(), optimizer_.first_moment().begin());
+    std::copy(second.begin(), second.end(), optimizer_.second_moment().begin());
+    const auto losses = file.f32("loss", {step});
+    losses_.assign(losses.begin(), losses.end());
+    step_ = step;
+  }
+
+  JobOutcome stopped() {
+    context_.finish_checkpoints();
+    JobOutcome outcome;
+    outcome.kind = JobOutcome::Kind::stopped;
+    outcome.step = step_;
+    return outcome;
+  }
+
+  JobOutcome finished() {
+    context_.finish_checkpoints();
+    const std::filesystem::path& folder = context_.spec().output_dir;
+    write_model(parameters_, folder / "model");
+    SafetensorsWriter curve;
+    curve.add_f32("loss", {step_}, losses_);
+    curve.write(folder / "loss_curve");
+    return {.kind = JobOutcome::Kind::finished,
+            .step = step_,
+            .outputs = {{"model", folder / "model"}, {"loss_curve", folder / "loss_curve"}},
+            .summary = {{"examples", examples_.count()},
+                        {"firstLoss", losses_.front()},
+                        {"lastLoss", losses_.back()},
+                        {"parameters", static_cast<int64_t>(parameters_.values().size())},
+                        {"trainedParameters", parameters_.trained_elements()}}};
+  }
+
+  JobContext& context_;
+  TuneRecipe recipe_;
+  VocabularySizes vocabulary_;
+  TrainingExamples examples_;
+  ExampleOrder order_;
+  Parameters parameters_;
+  Decoder decoder_;
+  Optimizer optimizer_;
+  LaneReducer reducer_;
+  std::vector<float> losses_;
+  int64_t step_ = 0;  // updates applied
+};
+
+}  // namespace
+
+JobOutcome run_tune(JobContext& context) { return Tuner(context).run(); }
+
+}  // namespace collimate

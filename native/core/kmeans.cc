@@ -1,0 +1,346 @@
+#include "core/kmeans.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <string>
+
+#include "core/failure.h"
+#include "core/gemm.h"
+#include "core/philox.h"
+#include "core/row_ops.h"
+#include "core/tree_sum.h"
+
+namespace collimate {
+namespace {
+
+constexpr int64_t kMembersPerChunk = 1024;   // of a centroid's sum
+constexpr int64_t kRowsPerDistanceBlock = 512;
+constexpr int64_t kInitRowsPerCluster = 32;  // k-means++ needs a sample, not the set: its cost is rows x clusters x dim
+
+// result[i] = argmin_j half_norms[j] + scores[i, j], where scores are -x·c; ties to the lowest j.
+void argmin_rows(const float* scores, const float* half_norms, int64_t rows, int64_t clusters, int32_t* result) {
+  for (int64_t i = 0; i < rows; ++i) {
+    const float* row = scores + i * clusters;
+    FloatLanes best;
+    IntLanes best_index = {0, 0, 0, 0, 0, 0, 0, 0};
+    IntLanes index = {0, 1, 2, 3, 4, 5, 6, 7};
+    for (int lane = 0; lane < 8; ++lane) best[lane] = std::numeric_limits<float>::infinity();
+    int64_t j = 0;
+    for (; j + 8 <= clusters; j += 8, index += 8) {
+      FloatLanes score, norm;
+      std::memcpy(&score, row + j, sizeof score);
+      std::memcpy(&norm, half_norms + j, sizeof norm);
+      score += norm;
+      const IntLanes less = score < best;
+      best = less ? score : best;
+      best_index = less ? index : best_index;
+    }
+    float least = best[0];
+    int32_t where = best_index[0];
+    for (int lane = 1; lane < 8; ++lane) {
+      if (best[lane] < least || (best[lane] == least && best_index[lane] < where)) {
+        least = best[lane];
+        where = best_index[lane];
+      }
+    }
+    for (; j < clusters; ++j) {
+      const float score = row[j] + half_norms[j];
+      if (score < least) {
+        least = score;
+        where = static_cast<int32_t>(j);
+      }
+    }
+    result[i] = where;
+  }
+}
+
+void squared_norms(const float* rows, int64_t count, int64_t dim, float* result) {
+  for (int64_t i = 0; i < count; ++i) result[i] = row_dot(rows + i * dim, rows + i * dim, dim);
+}
+
+// Squared distances of rows to the centroids they were given; returns their sum.
+double distances_to_assigned(const float* rows, int64_t count, const float* centroids, int64_t dim,
+                             const int32_t* assignment, float* result) {
+  double sum = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    result[i] = row_squared_distance(rows + i * dim, centroids + assignment[i] * dim, dim);
+    sum += result[i];
+  }
+  return sum;
+}
+
+// nearest[i] = min(nearest[i], squared distance of row i to `centroid`); returns the sum.
+double lower_distances(const float* rows, int64_t count, const float* centroid, int64_t dim, float* nearest) {
+  double sum = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    nearest[i] = std::min(nearest[i], row_squared_distance(rows + i * dim, centroid, dim));
+    sum += nearest[i];
+  }
+  return sum;
+}
+
+void add_members(const float* rows, int64_t dim, const int64_t* members, int64_t count, double* sum) {
+  for (int64_t m = 0; m < count; ++m) {
+    const float* row = rows + members[m] * dim;
+    for (int64_t c = 0; c < dim; ++c) sum[c] += row[c];
+  }
+}
+
+// Rows grouped by cluster, in row order within each.
+struct Members {
+  std::vector<int64_t> offsets;  // [clusters + 1]
+  std::vector<int64_t> rows;
+};
+
+Members group_rows(std::span<const int32_t> assignment, int64_t clusters) {
+  Members members;
+  members.offsets.assign(clusters + 1, 0);
+  for (const int32_t cluster : assignment) ++members.offsets[cluster + 1];
+  std::partial_sum(members.offsets.begin(), members.offsets.end(), members.offsets.begin());
+  std::vector<int64_t> next(members.offsets.begin(), members.offsets.end() - 1);
+  members.rows.resize(assignment.size());
+  for (size_t i = 0; i < assignment.size(); ++i) members.rows[next[assignment[i]]++] = static_cast<int64_t>(i);
+  return members;
+}
+
+// Invariant 3. Empty clusters keep their centroid.
+void update_centroids(Pool& pool, const RowMatrix& rows, const Members& members, std::span<float> centroids) {
+  const int64_t dim = rows.dim;
+  const int64_t clusters = static_cast<int64_t>(members.offsets.size()) - 1;
+  struct Chunk {
+    int64_t first, count;
+  };
+  std::vector<Chunk> chunks;
+  std::vector<int64_t> chunk_offsets(clusters + 1, 0);
+  for (int64_t cluster = 0; cluster < clusters; ++cluster) {
+    for (int64_t first = members.offsets[cluster]; first < members.offsets[cluster + 1]; first += kMembersPerChunk)
+      chunks.push_back({first, std::min(kMembersPerChunk, members.offsets[cluster + 1] - first)});
+    chunk_offsets[cluster + 1] = static_cast<int64_t>(chunks.size());
+  }
+  std::vector<double> sums(chunks.size() * dim, 0.0);
+  pool.for_each(static_cast<int64_t>(chunks.size()), [&](int64_t item) {
+    add_members(rows.data, dim, members.rows.data() + chunks[item].first, chunks[item].count, &sums[item * dim]);
+  });
+  pool.for_each(clusters, [&](int64_t cluster) {
+    const int64_t count = chunk_offsets[cluster + 1] - chunk_offsets[cluster];
+    if (count == 0) return;
+    double* sum = &sums[chunk_offsets[cluster] * dim];
+    for (int64_t stride = 1; stride < count; stride *= 2)
+      for (int64_t i = 0; i + stride < count; i += 2 * stride)
+        for (int64_t c = 0; c < dim; ++c) sum[i * dim + c] += sum[(i + stride) * dim + c];
+    const double size = static_cast<double>(members.offsets[cluster + 1] - members.offsets[cluster]);
+    for (int64_t c = 0; c < dim; ++c) centroids[cluster * dim + c] = static_cast<float>(sum[c] / size);
+  });
+}
+
+// The e-th empty cluster, in index order, becomes the e-th worst-quantised row. Rows at distance 0 seed nothing.
+int64_t reseed_empty(const RowMatrix& rows, const Members& members, std::span<const float> squared_distance,
+                     std::span<float> centroids) {
+  std::vector<int64_t> empty;
+  for (size_t cluster = 0; cluster + 1 < members.offsets.size(); ++cluster)
+    if (members.offsets[cluster] == members.offsets[cluster + 1]) empty.push_back(static_cast<int64_t>(cluster));
+  if (empty.empty()) return 0;
+  std::vector<int64_t> order(rows.rows);
+  std::iota(order.begin(), order.end(), int64_t{0});
+  const int64_t wanted = std::min<int64_t>(static_cast<int64_t>(empty.size()), rows.rows);
+  std::partial_sort(order.begin(), order.begin() + wanted, order.end(), [&](int64_t a, int64_t b) {
+    return squared_distance[a] != squared_distance[b] ? squared_distance[a] > squared_distance[b] : a < b;
+  });
+  for (int64_t e = 0; e < wanted && squared_distance[order[e]] > 0; ++e)
+    std::memcpy(&centroids[empty[e] * rows.dim], rows.row(order[e]), rows.dim * sizeof(float));
+  return static_cast<int64_t>(empty.size());
+}
+
+// Assigns, fills squared distances, returns their sum.
+double assign_and_measure(Pool& pool, const RowMatrix& rows, std::span<const float> centroids,
+                          std::span<int32_t> assignment, std::span<float> squared_distance) {
+  const CentroidTable table(centroids, rows.dim);
+  std::vector<double> sums((rows.rows + kAssignRowsPerItem - 1) / kAssignRowsPerItem, 0.0);
+  pool.for_blocks(rows.rows, kAssignRowsPerItem, [&](int64_t begin, int64_t end) {
+    thread_local std::vector<float> scores;
+    double sum = 0;
+    for (int64_t first = begin; first < end; first += kAssignRowsPerTile) {
+      const int64_t count = std::min(kAssignRowsPerTile, end - first);
+      table.nearest(rows.row(first), count, scores, &assignment[first]);
+      sum += distances_to_assigned(rows.row(first), count, centroids.data(), rows.dim, &assignment[first],
+                                   &squared_distance[first]);
+    }
+    sums[begin / kAssignRowsPerItem] = sum;
+  });
+  return tree_sum(sums);
+}
+
+double random_uniform_f64(const RandomStream& stream, uint64_t index) {
+  const uint64_t high = random_u32(stream, 2 * index);
+  const uint64_t low = random_u32(stream, 2 * index + 1);
+  return static_cast<double>(((high << 32) | low) >> 11) * 0x1p-53;
+}
+
+// Row drawn with probability proportional to nearest[i]; the walk goes block by block, then row by row.
+int64_t draw_row(std::span<const float> nearest, std::span<const double> block_sums, double uniform) {
+  double total = 0;
+  for (const double sum : block_sums) total += sum;
+  if (!(total > 0)) return -1;
+  double left = uniform * total;
+  size_t block = 0;
+  while (block + 1 < block_sums.size() && left >= block_sums[block]) left -= block_sums[block++];
+  const int64_t begin = static_cast<int64_t>(block) * kRowsPerDistanceBlock;
+  const int64_t end = std::min<int64_t>(begin + kRowsPerDistanceBlock, static_cast<int64_t>(nearest.size()));
+  int64_t last_positive = -1;
+  for (int64_t i = begin; i < end; ++i) {
+    if (nearest[i] <= 0) continue;
+    last_positive = i;
+    left -= nearest[i];
+    if (left < 0) return i;
+  }
+  if (last_positive >= 0) return last_positive;
+  // Rounding walked past the last row with weight: take the worst row of all.
+  return std::max_element(nearest.begin(), nearest.end()) - nearest.begin();
+}
+
+// `order` is a permutation of the rows; its head is the sample, its first row the first centroid.
+std::vector<float> plus_plus_centroids(Pool& pool, const RowMatrix& rows, int64_t clusters,
+                                       const std::vector<int64_t>& order, const RandomStream& stream) {
+  const int64_t dim = rows.dim;
+  const int64_t sample_rows = std::min(rows.rows, kInitRowsPerCluster * clusters);
+  std::vector<int64_t> sample(order.begin(), order.begin() + sample_rows);
+  std::sort(sample.begin(), sample.end());
+  std::vector<float> values(sample_rows * dim);
+  for (int64_t i = 0; i < sample_rows; ++i) std::memcpy(&values[i * dim], rows.row(sample[i]), dim * sizeof(float));
+
+  std::vector<float> centroids(clusters * dim);
+  std::vector<float> nearest(sample_rows, std::numeric_limits<float>::infinity());
+  std::vector<double> block_sums((sample_rows + kRowsPerDistanceBlock - 1) / kRowsPerDistanceBlock, 0.0);
+  const float* chosen = rows.row(order[0]);
+  for (int64_t cluster = 0; cluster < clusters; ++cluster) {
+    std::memcpy(&centroids[cluster * dim], chosen, dim * sizeof(float));
+    if (cluster + 1 == clusters) break;
+    pool.for_blocks(sample_rows, kRowsPerDistanceBlock, [&](int64_t begin, int64_t end) {
+      block_sums[begin / kRowsPerDistanceBlock] =
+          lower_distances(&values[begin * dim], end - begin, chosen, dim, &nearest[begin]);
+    });
+    const int64_t drawn = draw_row(nearest, block_sums, random_uniform_f64(stream, cluster));
+    // No row is left at a distance: the rest are copies, which stay empty.
+    chosen = drawn >= 0 ? &values[drawn * dim] : rows.row(order[cluster % rows.rows]);
+  }
+  return centroids;
+}
+
+void check_options(const RowMatrix& rows, const KMeansOptions& options) {
+  if (rows.rows < 1 || rows.dim < 1)
+    fail_bad_input("k-means expects at least one row and one column, got " + std::to_string(rows.rows) + " x " +
+                   std::to_string(rows.dim) + "; pass a non-empty matrix");
+  if (options.clusters < 1 || options.clusters > std::numeric_limits<int32_t>::max())
+    fail_bad_input("k-means expects clusters >= 1, got " + std::to_string(options.clusters));
+  if (options.iterations < 0)
+    fail_bad_input("k-means expects iterations >= 0, got " + std::to_string(options.iterations));
+  if (options.init == KMeansInit::given &&
+      static_cast<int64_t>(options.initial.size()) != options.clusters * rows.dim)
+    fail_bad_input("k-means expects initial centroids of clusters x dim = " +
+                   std::to_string(options.clusters * rows.dim) + " values, got " +
+                   std::to_string(options.initial.size()));
+}
+
+}  // namespace
+
+CentroidTable::CentroidTable(std::span<const float> centroids, int64_t dim)
+    : values_(centroids), half_norms_(centroids.size() / dim), dim_(dim) {
+  squared_norms(centroids.data(), clusters(), dim, half_norms_.data());
+  for (float& norm : half_norms_) norm *= 0.5f;
+}
+
+void CentroidTable::nearest(const float* rows, int64_t count, std::vector<float>& scores, int32_t* result) const {
+  if (static_cast<int64_t>(scores.size()) < count * clusters()) scores.resize(count * clusters());
+  gemm_single({.transpose_b = true,
+               .m = count,
+               .n = clusters(),
+               .k = dim_,
+               .alpha = -1.0f,
+               .a = rows,
+               .lda = dim_,
+               .b = values_.data(),
+               .ldb = dim_,
+               .c = scores.data(),
+               .ldc = clusters()});
+  argmin_rows(scores.data(), half_norms_.data(), count, clusters(), result);
+}
+
+void check_rows(Pool& pool, const RowMatrix& rows, const char* what) {
+  std::vector<int64_t> bad((rows.rows + kAssignRowsPerItem - 1) / kAssignRowsPerItem, -1);
+  pool.for_blocks(rows.rows, kAssignRowsPerItem, [&](int64_t begin, int64_t end) {
+    float norms[kAssignRowsPerTile];
+    for (int64_t first = begin; first < end; first += kAssignRowsPerTile) {
+      const int64_t count = std::min(kAssignRowsPerTile, end - first);
+      squared_norms(rows.row(first), count, rows.dim, norms);
+      for (int64_t i = 0; i < count && bad[begin / kAssignRowsPerItem] < 0; ++i)
+        if (!std::isfinite(norms[i])) bad[begin / kAssignRowsPerItem] = first + i;
+    }
+  });
+  for (const int64_t row : bad)
+    if (row >= 0)
+      fail_bad_input(std::string(what) + ": expected finite values with a finite squared norm, row " +
+                     std::to_string(row) + " has NaN, infinity or an overflow; remove or rescale that row");
+}
+
+std::vector<float> kmeans_initial_centroids(Pool& pool, const RowMatrix& rows, const KMeansOptions& options) {
+  check_options(rows, options);
+  check_rows(pool, rows, "k-means rows");
+  if (options.init == KMeansInit::given) {
+    check_rows(pool, {options.initial.data(), options.clusters, rows.dim}, "k-means initial centroids");
+    return {options.initial.begin(), options.initial.end()};
+  }
+  const std::vector<int64_t> order = random_permutation(
+      {.seed = options.seed, .site = RandomSite::kmeans_init, .stream = 2 * options.stream}, rows.rows);
+  if (options.init == KMeansInit::plus_plus)
+    return plus_plus_centroids(
+        pool, rows, options.clusters, order,
+        {.seed = options.seed, .site = RandomSite::kmeans_init, .stream = 2 * options.stream + 1});
+  std::vector<float> centroids(options.clusters * rows.dim);
+  for (int64_t cluster = 0; cluster < options.clusters; ++cluster)
+    std::memcpy(&centroids[cluster * rows.dim], rows.row(order[cluster % rows.rows]), rows.dim * sizeof(float));
+  return centroids;
+}
+
+LloydStep lloyd_step(Pool& pool, const RowMatrix& rows, std::span<float> centroids) {
+  std::vector<int32_t> assignment(rows.rows);
+  std::vector<float> squared_distance(rows.rows);
+  LloydStep step;
+  step.objective = assign_and_measure(pool, rows, centroids, assignment, squared_distance);
+  const std::vector<float> before(centroids.begin(), centroids.end());
+  const Members members = group_rows(assignment, static_cast<int64_t>(centroids.size()) / rows.dim);
+  update_centroids(pool, rows, members, centroids);
+  step.empty_clusters = reseed_empty(rows, members, squared_distance, centroids);
+  step.changed = std::memcmp(before.data(), centroids.data(), before.size() * sizeof(float)) != 0;
+  return step;
+}
+
+void assign_rows(Pool& pool, const RowMatrix& rows, std::span<const float> centroids, std::span<int32_t> assignment,
+                 std::span<float> squared_distance) {
+  std::vector<int32_t> own_assignment(assignment.empty() ? rows.rows : 0);
+  std::vector<float> own_distance(squared_distance.empty() ? rows.rows : 0);
+  assign_and_measure(pool, rows, centroids, assignment.empty() ? std::span<int32_t>(own_assignment) : assignment,
+                     squared_distance.empty() ? std::span<float>(own_distance) : squared_distance);
+}
+
+KMeansResult kmeans(Pool& pool, const RowMatrix& rows, const KMeansOptions& options) {
+  KMeansResult result;
+  result.centroids = kmeans_initial_centroids(pool, rows, options);
+  for (int64_t iteration = 0; iteration < options.iterations && !result.converged; ++iteration) {
+    const LloydStep step = lloyd_step(pool, rows, result.centroids);
+    result.objective.push_back(step.objective);
+    result.converged = !step.changed;
+  }
+  result.assignment.resize(rows.rows);
+  std::vector<float> squared_distance(rows.rows);
+  result.final_objective =
+      assign_and_measure(pool, rows, result.centroids, result.assignment, squared_distance);
+  const Members members = group_rows(result.assignment, options.clusters);
+  for (int64_t cluster = 0; cluster < options.clusters; ++cluster)
+    result.empty_clusters += members.offsets[cluster] == members.offsets[cluster + 1] ? 1 : 0;
+  return result;
+}
+
+}  // namespace collimate

@@ -1,0 +1,97 @@
+// k-means over row-major float rows: exact Lloyd iterations whose distances come from matrix products.
+//
+// 1. No rows x clusters matrix exists: each fixed block of rows meets all centroids, takes its argmin and is done.
+// 2. Equal distances go to the lowest index, always.
+// 3. A centroid is the mean of its members in row order, in double, in chunks of a fixed size summed in tree order; so
+//    bytes do not depend on the pool.
+// 4. The state of Lloyd's algorithm is the centroids alone: the next iteration, and whether it changes anything, is a
+//    function of rows and centroids. This is what a checkpoint holds.
+// Not-finite values, or rows whose squared norm overflows, are JobFailure(bad_input). Fewer distinct rows than clusters
+// are allowed: the clusters left over stay empty copies.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/pool.h"
+
+namespace collimate {
+
+struct RowMatrix {
+  const float* data = nullptr;  // [rows, dim], row-major
+  int64_t rows = 0;
+  int64_t dim = 0;
+  const float* row(int64_t index) const { return data + index * dim; }
+};
+
+enum class KMeansInit {
+  plus_plus,  // D^2 sampling (on at most 32 rows per cluster, chosen at random)
+  random,     // distinct random rows
+  given,      // KMeansOptions::initial
+};
+
+struct KMeansOptions {
+  int64_t clusters = 0;
+  int64_t iterations = 20;
+  uint64_t seed = 0;
+  uint64_t stream = 0;  // keeps the draws of several runs under one seed apart (a level's number)
+  KMeansInit init = KMeansInit::plus_plus;
+  std::span<const float> initial;  // [clusters, dim] when init is `given`
+};
+
+struct KMeansResult {
+  std::vector<float> centroids;     // [clusters, dim]
+  std::vector<int32_t> assignment;  // [rows], to these centroids
+  std::vector<double> objective;    // per iteration: sum of squared distances to the centroids it started from
+  double final_objective = 0;       // the same for the centroids returned
+  int64_t empty_clusters = 0;       // of the assignment returned
+  bool converged = false;           // the last iteration changed nothing
+};
+
+// The whole algorithm; stops early when an iteration changes nothing.
+KMeansResult kmeans(Pool& pool, const RowMatrix& rows, const KMeansOptions& options);
+
+// --- single steps, for callers that checkpoint between iterations ---
+
+// [clusters, dim]; checks rows and options.
+std::vector<float> kmeans_initial_centroids(Pool& pool, const RowMatrix& rows, const KMeansOptions& options);
+
+struct LloydStep {
+  double objective = 0;        // sum of squared distances to the centroids before the update
+  int64_t empty_clusters = 0;  // before re-seeding
+  bool changed = false;        // any byte of the centroids
+};
+
+// One Lloyd iteration on `centroids` [clusters, dim] in place. Empty clusters are re-seeded from the worst-quantised rows.
+LloydStep lloyd_step(Pool& pool, const RowMatrix& rows, std::span<float> centroids);
+
+// Nearest centroid of each row, and the squared distance to it (either span may be empty).
+void assign_rows(Pool& pool, const RowMatrix& rows, std::span<const float> centroids, std::span<int32_t> assignment,
+                 std::span<float> squared_distance);
+
+// --- pieces that the residual quantizer shares ---
+
+constexpr int64_t kAssignRowsPerItem = 1024;  // rows of one pool item
+constexpr int64_t kAssignRowsPerTile = 128;   // rows that meet the centroids in one matrix product
+
+// Centroids as the distance kernel reads them: half squared norms beside the values.
+class CentroidTable {
+ public:
+  CentroidTable(std::span<const float> centroids, int64_t dim);
+  int64_t clusters() const { return static_cast<int64_t>(half_norms_.size()); }
+  int64_t dim() const { return dim_; }
+  const float* row(int64_t index) const { return values_.data() + index * dim_; }
+  // Nearest centroid of `count` <= kAssignRowsPerTile contiguous rows; `scores` is scratch of count * clusters floats.
+  void nearest(const float* rows, int64_t count, std::vector<float>& scores, int32_t* result) const;
+
+ private:
+  std::span<const float> values_;
+  std::vector<float> half_norms_;
+  int64_t dim_ = 0;
+};
+
+// JobFailure(bad_input) naming the first row that is not finite or whose squared norm overflows.
+void check_rows(Pool& pool, const RowMatrix& rows, const char* what);
+
+}  // namespace collimate

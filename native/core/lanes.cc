@@ -1,0 +1,298 @@
+// Lane sums by binary-counter merging, then an owner-per-chunk reduction over the gang.
+#include "core/lanes.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "core/failure.h"
+
+namespace collimate {
+namespace {
+
+constexpr int64_t kChunk = 16384;            // elements: the unit of ownership and of pool work
+constexpr int64_t kWindow = 64 * kChunk;     // elements of one owner that travel in one round
+
+// One aligned subtree sum, wherever its numbers are.
+struct Leaf {
+  int first = 0;
+  int count = 0;
+  const float* sum = nullptr;
+  const double* scalars = nullptr;
+};
+
+// The maximal aligned subtrees that cover a range of lanes, ascending.
+std::vector<LaneRange> aligned_blocks(LaneRange range) {
+  std::vector<LaneRange> blocks;
+  int first = range.first;
+  int left = range.count;
+  while (left > 0) {
+    int count = static_cast<int>(std::bit_floor(static_cast<unsigned>(left)));
+    while (first % count != 0) count /= 2;
+    blocks.push_back({first, count});
+    first += count;
+    left -= count;
+  }
+  return blocks;
+}
+
+// Sums leaves [0, n) that make up the node of `lanes` lanes, at elements [begin, begin + size).
+void sum_node(std::span<const Leaf> leaves, int lanes, int64_t begin, int64_t size, float* out) {
+  if (leaves.size() == 1) {
+    std::memcpy(out, leaves[0].sum + begin, static_cast<size_t>(size) * sizeof(float));
+    return;
+  }
+  const int half = lanes / 2;
+  size_t split = 0;
+  for (int covered = 0; covered < half; ++split) covered += leaves[split].count;
+  const auto left = leaves.first(split);
+  const auto right = leaves.subspan(split);
+  if (left.size() == 1 && right.size() == 1) {
+    const float* a = left[0].sum + begin;
+    const float* b = right[0].sum + begin;
+    for (int64_t i = 0; i < size; ++i) out[i] = a[i] + b[i];
+    return;
+  }
+  sum_node(left, half, begin, size, out);
+  if (right.size() == 1) {
+    const float* b = right[0].sum + begin;
+    for (int64_t i = 0; i < size; ++i) out[i] += b[i];
+    return;
+  }
+  std::vector<float> other(static_cast<size_t>(size));
+  sum_node(right, half, begin, size, other.data());
+  for (int64_t i = 0; i < size; ++i) out[i] += other[static_cast<size_t>(i)];
+}
+
+double sum_scalar(std::span<const Leaf> leaves, int lanes, size_t index) {
+  if (leaves.size() == 1) return leaves[0].scalars[index];
+  const int half = lanes / 2;
+  size_t split = 0;
+  for (int covered = 0; covered < half; ++split) covered += leaves[split].count;
+  return sum_scalar(leaves.first(split), half, index) + sum_scalar(leaves.subspan(split), half, index);
+}
+
+struct ElementRange {
+  int64_t begin = 0;
+  int64_t end = 0;
+  int64_t size() const { return end - begin; }
+};
+
+// Whole chunks, contiguous, in rank order.
+ElementRange owned_range(int64_t elements, int rank, int world) {
+  const int64_t chunks = (elements + kChunk - 1) / kChunk;
+  const int64_t base = chunks / world;
+  const int64_t extra = chunks % world;
+  const int64_t first = rank * base + std::min<int64_t>(rank, extra);
+  const int64_t count = base + (rank < extra ? 1 : 0);
+  return {std::min(elements, first * kChunk), std::min(elements, (first + count) * kChunk)};
+}
+
+// Round `round` of an owner; empty before the first and after the last.
+ElementRange window_of(ElementRange owned, int64_t round) {
+  if (round < 0) return {owned.begin, owned.begin};
+  return {std::min(owned.end, owned.begin + round * kWindow), std::min(owned.end, owned.begin + (round + 1) * kWindow)};
+}
+
+struct StepHeader {
+  int64_t step = 0;
+  int64_t elements = 0;
+  int32_t lanes = 0;
+  int32_t scalars = 0;
+  uint32_t control = 0;
+  uint32_t reserved = 0;
+};
+
+}  // namespace
+
+LaneRange lane_range(int lanes, int rank, int world) {
+  const int base = lanes / world;
+  const int extra = lanes % world;
+  return {rank * base + std::min(rank, extra), base + (rank < extra ? 1 : 0)};
+}
+
+LaneReducer::LaneReducer(const Options& options) : options_(options) {
+  const int world = options.transport != nullptr ? options.transport->world() : 1;
+  const int rank = options.transport != nullptr ? options.transport->rank() : 0;
+  if (options.lanes < 1 || !std::has_single_bit(static_cast<unsigned>(options.lanes))) {
+    fail_bad_input("lanes is " + std::to_string(options.lanes) + "; expected a power of two");
+  }
+  if (world > options.lanes) {
+    fail_bad_input("the gang has " + std::to_string(world) + " ranks for " + std::to_string(options.lanes) +
+                   " lanes; use at most one rank a lane, or raise lanes");
+  }
+  range_ = lane_range(options.lanes, rank, world);
+  total_.resize(static_cast<size_t>(options.elements));
+}
+
+std::span<float> LaneReducer::begin_lane() {
+  Block block;
+  block.first = range_.first;
+  for (const Block& before : blocks_) block.first += before.count;
+  if (block.first >= range_.first + range_.count) {
+    throw JobFailure(FailureCause::internal, "a lane was begun beyond this rank's range");
+  }
+  if (!spare_.empty()) {
+    block.sum = std::move(spare_.back());
+    spare_.pop_back();
+  }
+  block.sum.resize(static_cast<size_t>(options_.elements));
+  float* sum = block.sum.data();
+  options_.pool->for_blocks(options_.elements, kChunk, [&](int64_t begin, int64_t end) {
+    std::fill(sum + begin, sum + end, 0.0f);
+  });
+  blocks_.push_back(std::move(block));
+  return blocks_.back().sum;
+}
+
+void LaneReducer::end_lane(std::span<const double> scalars) {
+  if (blocks_.empty() || blocks_.back().count != 0 || static_cast<int>(scalars.size()) != options_.scalars) {
+    throw JobFailure(FailureCause::internal, "end_lane without its begin_lane, or with a wrong number of scalars");
+  }
+  blocks_.back().count = 1;
+  blocks_.back().scalars.assign(scalars.begin(), scalars.end());
+  while (blocks_.size() >= 2) {
+    Block& left = blocks_[blocks_.size() - 2];
+    Block& right = blocks_.back();
+    if (left.count != right.count || left.first % (2 * left.count) != 0) break;
+    float* a = left.sum.data();
+    const float* b = right.sum.data();
+    options_.pool->for_blocks(options_.elements, kChunk, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) a[i] += b[i];
+    });
+    for (size_t i = 0; i < left.scalars.size(); ++i) left.scalars[i] += right.scalars[i];
+    left.count *= 2;
+    spare_.push_back(std::move(right.sum));
+    blocks_.pop_back();
+  }
+}
+
+struct LaneReducer::Gang {
+  Transport& transport;
+  std::vector<std::vector<LaneRange>> blocks;    // by rank
+  std::vector<std::vector<std::byte>> messages;  // by rank: StepHeader, then the scalars of each block
+  std::vector<Leaf> leaves;                      // all blocks of all ranks, ascending
+};
+
+// Every rank tells every other its step, its control flags and the scalars of its blocks.
+void LaneReducer::exchange_headers(Gang& gang, int64_t step, uint32_t control) const {
+  const int world = gang.transport.world();
+  const size_t scalars = static_cast<size_t>(options_.scalars);
+  std::vector<SendPart> sends;
+  std::vector<RecvPart> recvs;
+  for (int rank = 0; rank < world; ++rank) {
+    gang.blocks.push_back(aligned_blocks(lane_range(options_.lanes, rank, world)));
+    gang.messages.emplace_back(sizeof(StepHeader) + gang.blocks.back().size() * scalars * sizeof(double));
+  }
+  const auto own = static_cast<size_t>(gang.transport.rank());
+  const StepHeader header{step, options_.elements, options_.lanes, options_.scalars, control, 0};
+  std::memcpy(gang.messages[own].data(), &header, sizeof(header));
+  for (size_t i = 0; i < blocks_.size() && scalars > 0; ++i) {
+    std::memcpy(gang.messages[own].data() + sizeof(header) + i * scalars * sizeof(double), blocks_[i].scalars.data(),
+                scalars * sizeof(double));
+  }
+  for (int rank = 0; rank < world; ++rank) {
+    if (rank == gang.transport.rank()) continue;
+    sends.push_back({rank, gang.messages[own]});
+    recvs.push_back({rank, gang.messages[static_cast<size_t>(rank)]});
+  }
+  gang.transport.exchange(sends, recvs);
+}
+
+// Checks the headers, and gathers leaves (scalars only) and control flags.
+uint32_t LaneReducer::read_headers(Gang& gang, int64_t step) const {
+  uint32_t control = 0;
+  for (size_t rank = 0; rank < gang.messages.size(); ++rank) {
+    StepHeader header;
+    std::memcpy(&header, gang.messages[rank].data(), sizeof(header));
+    if (header.step != step || header.elements != options_.elements || header.lanes != options_.lanes ||
+        header.scalars != options_.scalars) {
+      throw JobFailure(FailureCause::internal, "rank " + std::to_string(rank) + " reduces step " +
+                                                   std::to_string(header.step) + " of " +
+                                                   std::to_string(header.elements) + " elements, this rank step " +
+                                                   std::to_string(step) + " of " + std::to_string(options_.elements));
+    }
+    control |= header.control;
+    const auto* scalars = reinterpret_cast<const double*>(gang.messages[rank].data() + sizeof(header));
+    for (const LaneRange& block : gang.blocks[rank]) {
+      gang.leaves.push_back({block.first, block.count, nullptr, scalars});
+      scalars += options_.scalars;
+    }
+  }
+  return control;
+}
+
+// Round r carries the block sums of window r to their owners and the finished window r - 1 to everyone.
+void LaneReducer::reduce_windows(Gang& gang) {
+  const int world = gang.transport.world();
+  const int own = gang.transport.rank();
+  const auto owned = [&](int rank) { return owned_range(options_.elements, rank, world); };
+  const int64_t rounds = (owned(0).size() + kWindow - 1) / kWindow;  // rank 0 owns the most
+  const int64_t window_max = std::min(owned(own).size(), kWindow);
+  const size_t foreign = gang.leaves.size() - blocks_.size();
+  if (received_.size() < foreign) received_.resize(foreign);
+  for (auto& buffer : received_) buffer.resize(static_cast<size_t>(window_max));
+
+  for (int64_t round = 0; round <= rounds; ++round) {
+    std::vector<SendPart> sends;
+    std::vector<RecvPart> recvs;
+    const ElementRange mine = window_of(owned(own), round);
+    const ElementRange finished = window_of(owned(own), round - 1);
+    size_t next_buffer = 0;
+    size_t leaf = 0;
+    for (int rank = 0; rank < world; ++rank) {
+      const size_t block_count = gang.blocks[static_cast<size_t>(rank)].size();
+      if (rank == own) {
+        for (const Block& block : blocks_) gang.leaves[leaf++].sum = block.sum.data() + mine.begin;
+        continue;
+      }
+      const ElementRange theirs = window_of(owned(rank), round);
+      const ElementRange gathered = window_of(owned(rank), round - 1);
+      for (const Block& block : blocks_) {
+        sends.push_back({rank, std::as_bytes(std::span(block.sum).subspan(size_t(theirs.begin), size_t(theirs.size())))});
+      }
+      sends.push_back({rank, std::as_bytes(std::span(total_).subspan(size_t(finished.begin), size_t(finished.size())))});
+      for (size_t i = 0; i < block_count; ++i) {
+        auto& buffer = received_[next_buffer++];
+        recvs.push_back({rank, std::as_writable_bytes(std::span(buffer).first(size_t(mine.size())))});
+        gang.leaves[leaf++].sum = buffer.data();
+      }
+      recvs.push_back(
+          {rank, std::as_writable_bytes(std::span(total_).subspan(size_t(gathered.begin), size_t(gathered.size())))});
+    }
+    gang.transport.exchange(sends, recvs);
+    float* out = total_.data() + mine.begin;
+    options_.pool->for_blocks(mine.size(), kChunk, [&](int64_t begin, int64_t end) {
+      sum_node(gang.leaves, options_.lanes, begin, end - begin, out + begin);
+    });
+  }
+}
+
+LaneReducer::Result LaneReducer::reduce(int64_t step, uint32_t control) {
+  int finished = 0;
+  for (const Block& block : blocks_) finished += block.count;
+  if (finished != range_.count || (!blocks_.empty() && blocks_.back().count == 0)) {
+    throw JobFailure(FailureCause::internal, "reduce was called after " + std::to_string(finished) + " of " +
+                                                 std::to_string(range_.count) + " lanes");
+  }
+  Result result;
+  if (options_.transport == nullptr || options_.transport->world() == 1) {
+    result.scalars = blocks_[0].scalars;
+    result.control = control;
+    std::swap(total_, blocks_[0].sum);
+  } else {
+    Gang gang{*options_.transport, {}, {}, {}};
+    exchange_headers(gang, step, control);
+    result.control = read_headers(gang, step);
+    for (size_t i = 0; i < static_cast<size_t>(options_.scalars); ++i) {
+      result.scalars.push_back(sum_scalar(gang.leaves, options_.lanes, i));
+    }
+    reduce_windows(gang);
+  }
+  for (Block& block : blocks_) spare_.push_back(std::move(block.sum));
+  blocks_.clear();
+  result.gradient = total_;
+  return result;
+}
+
+}  // namespace collimate

@@ -1,0 +1,26 @@
+// Float buffers for one step, taken in order and given back all at once, so that steps reuse the same memory.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace collimate {
+
+class Arena {
+ public:
+  // Uninitialised floats, 64-byte aligned; valid until reset().
+  float* take(int64_t elements);
+  // All buffers are given back. After the first step the arena is one chunk as large as a step needs.
+  void reset();
+
+ private:
+  struct Chunk {
+    std::unique_ptr<float[]> memory;
+    int64_t size = 0, used = 0;
+  };
+  Chunk make_chunk(int64_t elements);
+  std::vector<Chunk> chunks_;
+};
+
+}  // namespace collimate

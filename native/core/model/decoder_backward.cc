@@ -1,0 +1,130 @@
+// Backward of the decoder: from the gradient of the final norm's output down to the embedding rows.
+#include <algorithm>
+
+#include "core/model/decoder_pass.h"
+
+namespace collimate {
+
+void Decoder::linear_backward(const Pass& pass, const Site& site) {
+  const int64_t rows = pass.batch.rows();
+  // The parts of a fused matrix lie side by side in the gradient as they do in the values.
+  ops::linear_backward(pool_, {.rows = rows,
+                               .in = site.in,
+                               .out = site.out,
+                               .x = site.x,
+                               .x_stride = site.in,
+                               .weight = data(site.parts[0].numbers.weight),
+                               .dy = site.dy,
+                               .dy_stride = site.out,
+                               .dx = site.dx,
+                               .dx_stride = site.in,
+                               .dweight = gradient_of(pass, site.parts[0].numbers.weight)});
+  for (const Site::Part& part : site.parts) {
+    if (part.numbers.lora_a < 0) continue;
+    ops::lora_backward(pool_, {.rows = rows,
+                               .in = site.in,
+                               .out = part.width,
+                               .rank = parameters_.trainable().rank,
+                               .scale = parameters_.trainable().scale(),
+                               .x = site.x,
+                               .x_stride = site.in,
+                               .a = data(part.numbers.lora_a),
+                               .b = data(part.numbers.lora_b),
+                               .xa = part.xa,
+                               .dy = site.dy + part.column,
+                               .dy_stride = site.out,
+                               .dxa = pass.dxa,
+                               .dx = site.dx,
+                               .dx_stride = site.in,
+                               .da = gradient_of(pass, part.numbers.lora_a),
+                               .db = gradient_of(pass, part.numbers.lora_b)});
+  }
+}
+
+// dstream += gradient through a norm whose output's gradient is in dnormed.
+void Decoder::backward_norm(Pass& pass, int weight, const float* sum, const float* inverse_rms) {
+  ops::rmsnorm_backward(pool_, {.rows = pass.batch.rows(),
+                                .dim = parameters_.config().dim,
+                                .x = sum,
+                                .weight = data(weight),
+                                .inverse_rms = inverse_rms,
+                                .dy = pass.dnormed,
+                                .dx = pass.dstream,
+                                .dweight = gradient_of(pass, weight)});
+}
+
+// Gradient of a branch's output: that of the stream, behind the branch's dropout if there is any.
+const float* Decoder::branch_gradient(Pass& pass, int64_t site) {
+  if (pass.args->dropout.probability <= 0.0f) return pass.dstream;
+  std::copy_n(pass.dstream, pass.batch.rows() * parameters_.config().dim, pass.dbranch);
+  drop(pass, pass.dbranch, site);
+  return pass.dbranch;
+}
+
+void Decoder::backward(Pass& pass) {
+  const DecoderConfig& c = parameters_.config();
+  const int64_t rows = pass.batch.rows();
+  pass.dstream = arena_.take(rows * c.dim);
+  pass.dbranch = arena_.take(rows * c.dim);
+  pass.dinner = arena_.take(rows * std::max(c.ffn_dim, c.q_dim()));
+  pass.dqkv = arena_.take(rows * c.qkv_dim());
+  pass.dxa = arena_.take(rows * std::max<int64_t>(parameters_.trainable().rank, 1));
+  std::fill_n(pass.dstream, rows * c.dim, 0.0f);
+  backward_norm(pass, parameters_.final_norm(), pass.final_in, pass.final_rms);
+  for (int64_t i = c.layers; i-- > 0;) {
+    backward_mlp(pass, i);
+    backward_attention(pass, i);
+  }
+  drop(pass, pass.dstream, 0);
+  const Parameter& embedding = parameters_.at(parameters_.embedding());
+  ops::embedding_backward(pool_, {.rows = rows,
+                                  .dim = c.dim,
+                                  .first_row = embedding.train_first_row,
+                                  .table_rows = embedding.train_rows,
+                                  .tokens = pass.batch.tokens.data(),
+                                  .dy = pass.dstream,
+                                  .dtable = gradient_of(pass, parameters_.embedding())});
+}
+
+void Decoder::backward_mlp(Pass& pass, int64_t number) {
+  const DecoderConfig& c = parameters_.config();
+  const Layer& layer = pass.layers[static_cast<size_t>(number)];
+  Site down = down_site(layer, number);
+  down.dy = branch_gradient(pass, 2 + 2 * number);
+  down.dx = pass.dinner;
+  linear_backward(pass, down);
+  // In place: nothing reads gate and up again.
+  ops::swiglu_backward(pool_, {.rows = pass.batch.rows(),
+                               .ffn_dim = c.ffn_dim,
+                               .gate_up = layer.gate_up,
+                               .dact = pass.dinner,
+                               .dgate_up = layer.gate_up});
+  Site gate_up = gate_up_site(layer, number);
+  gate_up.dy = layer.gate_up;
+  gate_up.dx = pass.dnormed;
+  linear_backward(pass, gate_up);
+  backward_norm(pass, parameters_.layers()[static_cast<size_t>(number)].mlp_norm, layer.mlp_in, layer.mlp_rms);
+}
+
+void Decoder::backward_attention(Pass& pass, int64_t number) {
+  const DecoderConfig& c = parameters_.config();
+  const Layer& layer = pass.layers[static_cast<size_t>(number)];
+  Site output = output_site(layer, number);
+  output.dy = branch_gradient(pass, 1 + 2 * number);
+  output.dx = pass.dinner;
+  linear_backward(pass, output);
+  ops::attention_backward(pool_, {.forward = attention_args(pass, layer),
+                                  .dout = pass.dinner,
+                                  .dq = pass.dqkv,
+                                  .dk = pass.dqkv + c.q_dim(),
+                                  .dv = pass.dqkv + c.q_dim() + c.kv_dim()});
+  ops::rope(pool_, rope_args(pass, pass.dqkv, /*inverse=*/true));
+  Site qkv = qkv_site(layer, number);
+  qkv.dy = pass.dqkv;
+  qkv.dx = pass.dnormed;
+  linear_backward(pass, qkv);
+  backward_norm(pass, parameters_.layers()[static_cast<size_t>(number)].attention_norm, layer.attention_in,
+                layer.attention_rms);
+}
+
+}  // namespace collimate

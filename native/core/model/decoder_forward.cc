@@ -1,0 +1,225 @@
+// Forward of the decoder, and the head: logits, loss and the gradient that enters the backward.
+#include <algorithm>
+
+#include "core/failure.h"
+#include "core/model/decoder_pass.h"
+#include "core/tree_sum.h"
+
+namespace collimate {
+
+namespace {
+
+// Rows of logits held at once: about 16 MiB, between 64 and 1024 rows; a function of the vocabulary alone.
+int64_t logits_rows(int64_t vocabulary) { return std::clamp<int64_t>((int64_t{1} << 22) / vocabulary, 64, 1024); }
+
+}  // namespace
+
+void Decoder::linear(const Pass& pass, const Site& site) {
+  const int64_t rows = pass.batch.rows();
+  ops::linear_forward(pool_, {.rows = rows,
+                              .in = site.in,
+                              .out = site.out,
+                              .x = site.x,
+                              .x_stride = site.in,
+                              .weight = data(site.parts[0].numbers.weight),
+                              .y = site.y,
+                              .y_stride = site.out});
+  for (const Site::Part& part : site.parts) {
+    if (part.numbers.lora_a < 0) continue;
+    ops::lora_forward(pool_, {.rows = rows,
+                              .in = site.in,
+                              .out = part.width,
+                              .rank = parameters_.trainable().rank,
+                              .scale = parameters_.trainable().scale(),
+                              .x = site.x,
+                              .x_stride = site.in,
+                              .a = data(part.numbers.lora_a),
+                              .b = data(part.numbers.lora_b),
+                              .xa = part.xa,
+                              .y = site.y + part.column,
+                              .y_stride = site.out});
+  }
+}
+
+// sum = stream + pending branch (no copy before the first branch); normed = RMSNorm(sum).
+void Decoder::norm(Pass& pass, int weight, float* sum, float* normed, float* inverse_rms) {
+  ops::rmsnorm_forward(pool_, {.rows = pass.batch.rows(),
+                               .dim = parameters_.config().dim,
+                               .eps = parameters_.config().norm_eps,
+                               .x = pass.stream,
+                               .delta = pass.branch_pending ? pass.branch : nullptr,
+                               .sum = sum,
+                               .weight = data(weight),
+                               .y = normed,
+                               .inverse_rms = inverse_rms});
+  pass.stream = sum;
+}
+
+void Decoder::forward(Pass& pass) {
+  const DecoderConfig& c = parameters_.config();
+  const int64_t rows = pass.batch.rows();
+  for (const int32_t position : pass.batch.positions) {
+    if (position >= rope_.positions) {
+      fail_bad_input("sequences may have at most " + std::to_string(rope_.positions) +
+                     " tokens here, got a longer one");
+    }
+  }
+  float* embedded = arena_.take(rows * c.dim);
+  ops::embedding_forward(pool_, {.rows = rows,
+                                 .dim = c.dim,
+                                 .vocabulary = c.vocabulary,
+                                 .table = data(parameters_.embedding()),
+                                 .tokens = pass.batch.tokens.data(),
+                                 .y = embedded});
+  drop(pass, embedded, 0);
+  pass.stream = embedded;
+  pass.branch = arena_.take(rows * c.dim);
+  pass.layers.resize(static_cast<size_t>(c.layers));
+  for (int64_t i = 0; i < c.layers; ++i) {
+    Layer& layer = pass.layers[static_cast<size_t>(i)];
+    layer.attention_in = i == 0 ? embedded : arena_.take(rows * c.dim);
+    for (float*& xa : layer.xa)
+      xa = parameters_.trainable().lora ? arena_.take(rows * parameters_.trainable().rank) : nullptr;
+    forward_attention(pass, i);
+    forward_mlp(pass, i);
+  }
+  pass.final_in = arena_.take(rows * c.dim);
+  pass.final_normed = arena_.take(rows * c.dim);
+  pass.final_rms = arena_.take(rows);
+  norm(pass, parameters_.final_norm(), pass.final_in, pass.final_normed, pass.final_rms);
+}
+
+void Decoder::forward_attention(Pass& pass, int64_t number) {
+  const DecoderConfig& c = parameters_.config();
+  const int64_t rows = pass.batch.rows();
+  Layer& layer = pass.layers[static_cast<size_t>(number)];
+  layer.attention_normed = arena_.take(rows * c.dim);
+  layer.attention_rms = arena_.take(rows);
+  norm(pass, parameters_.layers()[static_cast<size_t>(number)].attention_norm, layer.attention_in,
+       layer.attention_normed, layer.attention_rms);
+  layer.qkv = arena_.take(rows * c.qkv_dim());
+  Site qkv = qkv_site(layer, number);
+  qkv.y = layer.qkv;
+  linear(pass, qkv);
+  ops::rope(pool_, rope_args(pass, layer.qkv, /*inverse=*/false));
+  layer.attended = arena_.take(rows * c.q_dim());
+  layer.log_sum_exp = arena_.take(rows * c.heads);
+  ops::attention_forward(pool_, attention_args(pass, layer));
+  Site output = output_site(layer, number);
+  output.y = pass.branch;
+  linear(pass, output);
+  drop(pass, pass.branch, 1 + 2 * number);
+  pass.branch_pending = true;
+}
+
+void Decoder::forward_mlp(Pass& pass, int64_t number) {
+  const DecoderConfig& c = parameters_.config();
+  const int64_t rows = pass.batch.rows();
+  Layer& layer = pass.layers[static_cast<size_t>(number)];
+  layer.mlp_in = arena_.take(rows * c.dim);
+  layer.mlp_normed = arena_.take(rows * c.dim);
+  layer.mlp_rms = arena_.take(rows);
+  norm(pass, parameters_.layers()[static_cast<size_t>(number)].mlp_norm, layer.mlp_in, layer.mlp_normed, layer.mlp_rms);
+  layer.gate_up = arena_.take(rows * 2 * c.ffn_dim);
+  Site gate_up = gate_up_site(layer, number);
+  gate_up.y = layer.gate_up;
+  linear(pass, gate_up);
+  layer.act = arena_.take(rows * c.ffn_dim);
+  ops::swiglu_forward(pool_, {.rows = rows, .ffn_dim = c.ffn_dim, .gate_up = layer.gate_up, .act = layer.act});
+  Site down = down_site(layer, number);
+  down.y = pass.branch;
+  linear(pass, down);
+  drop(pass, pass.branch, 2 + 2 * number);
+}
+
+// Loss over the labelled rows; leaves the gradient of the final norm's output in dnormed and adds the head's.
+double Decoder::head_forward_backward(Pass& pass) {
+  const DecoderConfig& c = parameters_.config();
+  const int64_t labels = pass.batch.labels(), dim = c.dim, vocabulary = c.vocabulary;
+  const Parameter& head = parameters_.at(parameters_.head());
+  const float* weight = data(parameters_.head());
+  float* dweight = gradient_of(pass, parameters_.head());
+  float* hidden = arena_.take(labels * dim);
+  float* dhidden = arena_.take(labels * dim);
+  const int64_t chunk_rows = logits_rows(vocabulary);
+  float* logits = arena_.take(std::min(chunk_rows, labels) * vocabulary);
+  std::vector<double> losses(static_cast<size_t>(labels));
+  ops::gather_rows(
+      pool_,
+      {.rows = labels, .dim = dim, .index = pass.batch.label_rows.data(), .from = pass.final_normed, .to = hidden});
+  for (int64_t begin = 0; begin < labels; begin += chunk_rows) {
+    const int64_t rows = std::min(chunk_rows, labels - begin);
+    const float* x = hidden + begin * dim;
+    ops::linear_forward(pool_, {.rows = rows,
+                                .in = dim,
+                                .out = vocabulary,
+                                .x = x,
+                                .x_stride = dim,
+                                .weight = weight,
+                                .y = logits,
+                                .y_stride = vocabulary});
+    ops::cross_entropy(pool_, {.rows = rows,
+                               .vocabulary = vocabulary,
+                               .logits = logits,
+                               .targets = pass.batch.targets.data() + begin,
+                               .scale = pass.args->loss_scale,
+                               .losses = losses.data() + begin});
+    ops::linear_backward(pool_, {.rows = rows,
+                                 .in = dim,
+                                 .out = vocabulary,
+                                 .weight = weight,
+                                 .dy = logits,
+                                 .dy_stride = vocabulary,
+                                 .dx = dhidden + begin * dim,
+                                 .dx_stride = dim});
+    // Only the trained rows of the head get a gradient.
+    ops::linear_backward(pool_, {.rows = rows,
+                                 .in = dim,
+                                 .out = head.train_rows,
+                                 .x = x,
+                                 .x_stride = dim,
+                                 .dy = logits + head.train_first_row,
+                                 .dy_stride = vocabulary,
+                                 .dweight = dweight});
+  }
+  std::fill_n(pass.dnormed, pass.batch.rows() * dim, 0.0f);
+  ops::scatter_rows(
+      pool_, {.rows = labels, .dim = dim, .index = pass.batch.label_rows.data(), .from = dhidden, .to = pass.dnormed});
+  return tree_sum(losses);
+}
+
+std::vector<float> Decoder::logits(const PackedBatch& batch) {
+  const DecoderConfig& c = parameters_.config();
+  arena_.reset();
+  Pass pass{.batch = batch};
+  forward(pass);
+  float* hidden = arena_.take(batch.labels() * c.dim);
+  ops::gather_rows(pool_, {.rows = batch.labels(),
+                           .dim = c.dim,
+                           .index = batch.label_rows.data(),
+                           .from = pass.final_normed,
+                           .to = hidden});
+  std::vector<float> logits(static_cast<size_t>(batch.labels() * c.vocabulary));
+  ops::linear_forward(pool_, {.rows = batch.labels(),
+                              .in = c.dim,
+                              .out = c.vocabulary,
+                              .x = hidden,
+                              .x_stride = c.dim,
+                              .weight = data(parameters_.head()),
+                              .y = logits.data(),
+                              .y_stride = c.vocabulary});
+  return logits;
+}
+
+double Decoder::forward_backward(const PackedBatch& batch, const GradientArgs& args) {
+  if (batch.labels() == 0) return 0.0;
+  arena_.reset();
+  Pass pass{.batch = batch, .args = &args};
+  forward(pass);
+  pass.dnormed = arena_.take(batch.rows() * parameters_.config().dim);
+  const double loss = head_forward_backward(pass);
+  backward(pass);
+  return loss;
+}
+
+}  // namespace collimate

@@ -1,0 +1,54 @@
+// What one forward (and backward) keeps. Internal to decoder_*.cc.
+//
+// Shapes: T packed rows, C width, Q = heads * head width, K = key/value heads * head width, F feed-forward width, R
+// rank. The residual stream is not one buffer but one per norm (its input, kept for the backward); a branch's output is
+// added inside the next norm.
+#pragma once
+
+#include <array>
+#include <vector>
+
+#include "core/model/decoder.h"
+
+namespace collimate {
+
+struct Decoder::Layer {
+  float *attention_in, *attention_normed, *attention_rms;  // [T, C], [T, C], [T]
+  float *qkv, *attended, *log_sum_exp;                     // [T, Q + 2K], [T, Q], [T, H]
+  float *mlp_in, *mlp_normed, *mlp_rms;                    // [T, C], [T, C], [T]
+  float *gate_up, *act;                                    // [T, 2F], [T, F]
+  std::array<float*, 7> xa;                                // [T, R] for q, k, v, o, gate, up, down
+};
+
+struct Decoder::Pass {
+  const PackedBatch& batch;
+  const GradientArgs* args = nullptr;  // null: no backward follows
+  std::vector<Layer> layers{};
+  float *final_in = nullptr, *final_normed = nullptr, *final_rms = nullptr;
+  const float* stream = nullptr;  // residual stream so far, without `branch`
+  float* branch = nullptr;        // [T, C], output of the newest branch, still to be added
+  bool branch_pending = false;
+  float* dstream = nullptr;  // [T, C], gradient of the residual stream
+  float* dnormed = nullptr;  // [T, C], gradient of a norm's output
+  float* dbranch = nullptr;  // [T, C], gradient of a branch's output behind its dropout
+  float* dinner = nullptr;   // [T, max(F, Q)], gradient of act or of the attention's output
+  float* dqkv = nullptr;     // [T, Q + 2K]
+  float* dxa = nullptr;      // [T, R]
+};
+
+// One matrix in use, with the adapters of its parts (q, k and v are parts of one matrix, so are gate and up).
+struct Decoder::Site {
+  struct Part {
+    LinearNumbers numbers;
+    int64_t column = 0, width = 0;  // of the output
+    float* xa = nullptr;
+  };
+  int64_t in = 0, out = 0;
+  const float* x = nullptr;
+  std::vector<Part> parts;
+  float* y = nullptr;         // forward: the output
+  const float* dy = nullptr;  // backward: its gradient
+  float* dx = nullptr;        // backward: overwritten
+};
+
+}  // namespace collimate

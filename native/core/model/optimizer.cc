@@ -1,0 +1,85 @@
+// Schedules and updates in double precision scalars; only the element loop is fp32.
+#include "core/model/optimizer.h"
+
+#include <algorithm>
+#include <numbers>
+
+#include "core/math.h"
+#include "core/ops.h"
+
+namespace collimate {
+
+namespace {
+
+// PyTorch's guard against division by zero in clip_grad_norm_.
+constexpr double kClipEpsilon = 1e-6;
+
+double power(double base, int64_t exponent) {
+  double result = 1.0;
+  for (; exponent > 0; exponent /= 2) {
+    if (exponent % 2) result *= base;
+    base *= base;
+  }
+  return result;
+}
+
+}  // namespace
+
+double LearningRateSchedule::at(int64_t step) const {
+  if (step < warmup_steps) return maximum * static_cast<double>(step + 1) / static_cast<double>(warmup_steps);
+  const int64_t span = std::max<int64_t>(steps - warmup_steps, 1);
+  const double progress = static_cast<double>(step - warmup_steps) / static_cast<double>(span);
+  return minimum + (maximum - minimum) * 0.5 * (1.0 + cos_f64(std::numbers::pi * progress));
+}
+
+Optimizer::Optimizer(Parameters& parameters, const Options& options)
+    : parameters_(parameters),
+      options_(options),
+      first_moment_(static_cast<size_t>(parameters.trained_elements()), 0.0f),
+      second_moment_(static_cast<size_t>(parameters.trained_elements()), 0.0f) {}
+
+void Optimizer::apply(Pool& pool, const Update& update) {
+  const double clip = options_.clip_norm > 0.0 && update.gradient_norm > options_.clip_norm
+                          ? options_.clip_norm / (update.gradient_norm + kClipEpsilon)
+                          : 1.0;
+  for (int number = 0; number < static_cast<int>(parameters_.all().size()); ++number) {
+    const Parameter& parameter = parameters_.at(number);
+    if (parameter.train_rows == 0) continue;
+    const int64_t offset = parameter.gradient_offset;
+    ops::adamw(pool, {.elements = parameter.trained_elements(),
+                      .parameter = parameters_.data(number) + parameter.train_first_row * parameter.row_elements(),
+                      .first_moment = first_moment_.data() + offset,
+                      .second_moment = second_moment_.data() + offset,
+                      .gradient = update.gradient.data() + offset,
+                      .gradient_scale = static_cast<float>(clip),
+                      .learning_rate = static_cast<float>(update.learning_rate),
+                      .beta1 = static_cast<float>(options_.beta1),
+                      .beta2 = static_cast<float>(options_.beta2),
+                      .epsilon = static_cast<float>(options_.epsilon),
+                      .weight_decay = parameter.decay ? static_cast<float>(options_.weight_decay) : 0.0f,
+                      .bias_correction1 = static_cast<float>(1.0 - power(options_.beta1, update.step + 1)),
+                      .bias_correction2 = static_cast<float>(1.0 - power(options_.beta2, update.step + 1))});
+  }
+}
+
+std::vector<float> gather_trained(const Parameters& parameters) {
+  std::vector<float> trained;
+  trained.reserve(static_cast<size_t>(parameters.trained_elements()));
+  for (int number = 0; number < static_cast<int>(parameters.all().size()); ++number) {
+    const Parameter& parameter = parameters.at(number);
+    const float* from = parameters.data(number) + parameter.train_first_row * parameter.row_elements();
+    trained.insert(trained.end(), from, from + parameter.trained_elements());
+  }
+  return trained;
+}
+
+void scatter_trained(Parameters& parameters, std::span<const float> trained) {
+  for (int number = 0; number < static_cast<int>(parameters.all().size()); ++number) {
+    const Parameter& parameter = parameters.at(number);
+    if (parameter.train_rows == 0) continue;
+    std::copy_n(trained.data() + parameter.gradient_offset, parameter.trained_elements(),
+                parameters.data(number) + parameter.train_first_row * parameter.row_elements());
+  }
+}
+
+}  // namespace collimate

@@ -1,0 +1,243 @@
+// Parameters from a Hugging Face base, to a `model` file, and from a `model` file for inference.
+//
+// 1. Every tensor that the decoder needs must be there in the shape that the config says; nothing is guessed.
+// 2. A `model` of a fully trained decoder is complete. A `model` of adapters holds what PEFT's
+// adapter_model.safetensors
+//    holds: lora_A, lora_B and the trained token rows (trainable_tokens_delta), with adapter_config in the metadata.
+#include <algorithm>
+#include <cmath>
+
+#include "core/atomic_file.h"
+#include "core/failure.h"
+#include "core/gemm.h"
+#include "core/model/parameters.h"
+#include "core/philox.h"
+#include "core/safetensors.h"
+
+namespace collimate {
+
+namespace {
+
+const char* const kEmbeddingRows = "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta";
+const char* const kHeadRows = "base_model.model.lm_head.token_adapter.trainable_tokens_delta";
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+// The tensors of all shards under one roof.
+class Shards {
+ public:
+  explicit Shards(const std::vector<std::filesystem::path>& paths) {
+    for (const auto& path : paths) files_.push_back(SafetensorsFile::open(path));
+  }
+  const SafetensorsFile* holding(const std::string& name) const {
+    for (const SafetensorsFile& file : files_) {
+      if (file.has(name)) return &file;
+    }
+    return nullptr;
+  }
+  std::vector<float> values(const std::string& name, const std::vector<int64_t>& shape) const {
+    const SafetensorsFile* file = holding(name);
+    if (!file) {
+      fail_bad_input("base model: expected a tensor \"" + name + "\" of shape " + shape_text(shape) +
+                     ", found none in the safetensors files; give all shards of the model");
+    }
+    if (file->get(name).shape != shape) {
+      fail_bad_input("base model: tensor \"" + name + "\": expected shape " + shape_text(shape) +
+                     " (from config.json), got " + shape_text(file->get(name).shape) +
+                     "; config.json and the shards must belong together");
+    }
+    return file->as_f32(name, shape);
+  }
+
+ private:
+  std::vector<SafetensorsFile> files_;
+};
+
+double standard_deviation(std::span<const float> values) {
+  double sum = 0.0, squares = 0.0;
+  for (const float v : values) {
+    sum += static_cast<double>(v);
+    squares += static_cast<double>(v) * static_cast<double>(v);
+  }
+  const auto n = static_cast<double>(values.size());
+  return std::sqrt(std::max(0.0, squares / n - sum / n * (sum / n)));
+}
+
+// Embedding or head: the base's rows, then new rows drawn with the spread of the old.
+void load_table(Parameters& parameters, int number, const Shards& shards, int64_t base_rows, uint64_t seed) {
+  const Parameter& parameter = parameters.at(number);
+  const std::vector<float> base = shards.values(parameter.name, {base_rows, parameter.shape[1]});
+  const int64_t rows = parameter.shape[0];
+  float* to = parameters.data(number);
+  std::copy_n(base.begin(), std::min(rows, base_rows) * parameter.shape[1], to);
+  const auto spread = static_cast<float>(standard_deviation(base));
+  const RandomStream stream{.seed = seed, .site = RandomSite::parameter_init, .stream = static_cast<uint64_t>(number)};
+  for (int64_t i = base_rows * parameter.shape[1]; i < rows * parameter.shape[1]; ++i) {
+    to[i] = spread * random_normal(stream, static_cast<uint64_t>(i));
+  }
+}
+
+Json adapter_config(const Parameters& parameters) {
+  Json json;
+  json["peft_type"] = "LORA";
+  json["task_type"] = "CAUSAL_LM";
+  json["inference_mode"] = true;
+  json["bias"] = "none";
+  json["fan_in_fan_out"] = false;
+  json["lora_dropout"] = 0.0;
+  json["r"] = parameters.trainable().rank;
+  json["lora_alpha"] = parameters.trainable().alpha;
+  json["target_modules"] = parameters.trainable().targets;
+  const Parameter& embedding = parameters.at(parameters.embedding());
+  std::vector<int64_t> indices;
+  for (int64_t i = 0; i < embedding.train_rows; ++i) indices.push_back(embedding.train_first_row + i);
+  if (parameters.head() == parameters.embedding()) {
+    json["trainable_token_indices"] = indices;
+  } else {
+    json["trainable_token_indices"] = {{"embed_tokens", indices}, {"lm_head", indices}};
+  }
+  return json;
+}
+
+std::string model_name(const Parameters& parameters, int number) {
+  const bool partial = parameters.at(number).train_rows < parameters.at(number).shape[0];
+  if (partial && number == parameters.embedding()) return kEmbeddingRows;
+  if (partial && number == parameters.head()) return kHeadRows;
+  return parameters.at(number).name;
+}
+
+Trainable read_adapter_config(const std::string& text, int64_t& first_row) {
+  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  Trainable trainable{.lora = true};
+  try {
+    trainable.rank = json.at("r").get<int64_t>();
+    trainable.alpha = json.at("lora_alpha").get<double>();
+    trainable.targets = json.at("target_modules").get<std::vector<std::string>>();
+    const Json& tokens = json.at("trainable_token_indices");
+    const Json& indices = tokens.is_object() ? tokens.at("embed_tokens") : tokens;
+    first_row = indices.at(0).get<int64_t>();
+  } catch (const Json::exception&) {
+    fail_bad_input(
+        "model: expected adapter_config metadata as written by tune (r, lora_alpha, target_modules, "
+        "trainable_token_indices), got " +
+        text.substr(0, 200));
+  }
+  return trainable;
+}
+
+// W += scale B A
+void merge_adapter(Parameters& parameters, const LinearNumbers& linear) {
+  if (linear.lora_a < 0) return;
+  const Parameter& weight = parameters.at(linear.weight);
+  const int64_t rank = parameters.trainable().rank;
+  gemm_single({.m = weight.shape[0],
+               .n = weight.shape[1],
+               .k = rank,
+               .alpha = parameters.trainable().scale(),
+               .a = parameters.data(linear.lora_b),
+               .lda = rank,
+               .b = parameters.data(linear.lora_a),
+               .ldb = weight.shape[1],
+               .beta = 1.0f,
+               .c = parameters.data(linear.weight),
+               .ldc = weight.shape[1]});
+}
+
+// Copies the trained parameters of `file` over the values.
+void read_trained(Parameters& parameters, const SafetensorsFile& file) {
+  for (int number = 0; number < static_cast<int>(parameters.all().size()); ++number) {
+    const Parameter& parameter = parameters.at(number);
+    if (parameter.train_rows == 0) continue;
+    std::vector<int64_t> shape = parameter.shape;
+    shape[0] = parameter.train_rows;
+    const auto values = file.f32(model_name(parameters, number), shape);
+    std::copy(values.begin(), values.end(),
+              parameters.data(number) + parameter.train_first_row * parameter.row_elements());
+  }
+}
+
+}  // namespace
+
+BaseFiles BaseFiles::from_inputs(const std::map<std::string, std::filesystem::path>& inputs) {
+  BaseFiles base;
+  for (const auto& [name, path] : inputs) {
+    if (name == "base/config.json") base.config = path;
+    if (name.rfind("base/", 0) == 0 && name.size() > 12 && name.ends_with(".safetensors")) base.shards.push_back(path);
+  }
+  if (base.config.empty()) fail_bad_input("a Hugging Face base needs the input \"base/config.json\", got none");
+  if (base.shards.empty()) fail_bad_input("a Hugging Face base needs inputs \"base/<shard>.safetensors\", got none");
+  return base;
+}
+
+DecoderConfig BaseFiles::read_config() const {
+  return DecoderConfig::parse(read_text_file(config), "base/config.json");
+}
+
+void load_base(Parameters& parameters, const BaseFiles& base, uint64_t seed) {
+  const Shards shards(base.shards);
+  const int64_t base_rows = base.read_config().vocabulary;
+  if (base_rows > parameters.config().vocabulary) {
+    fail_bad_input("vocabulary: expected at least the base model's " + std::to_string(base_rows) + " tokens, got " +
+                   std::to_string(parameters.config().vocabulary) + "; append the item tokens to the base's tokenizer");
+  }
+  for (int number = 0; number < static_cast<int>(parameters.all().size()); ++number) {
+    const Parameter& parameter = parameters.at(number);
+    if (parameter.name.rfind("base_model.", 0) == 0) continue;  // adapters
+    if (number == parameters.embedding() || number == parameters.head()) {
+      load_table(parameters, number, shards, base_rows, seed);
+      continue;
+    }
+    const std::vector<float> values = shards.values(parameter.name, parameter.shape);
+    std::copy(values.begin(), values.end(), parameters.data(number));
+  }
+}
+
+void write_model(const Parameters& parameters, const std::filesystem::path& path) {
+  SafetensorsWriter writer;
+  for (int number = 0; number < static_cast<int>(parameters.all().size()); ++number) {
+    const Parameter& parameter = parameters.at(number);
+    if (parameter.train_rows == 0) continue;
+    std::vector<int64_t> shape = parameter.shape;
+    shape[0] = parameter.train_rows;
+    const float* values = parameters.data(number) + parameter.train_first_row * parameter.row_elements();
+    writer.add_f32(model_name(parameters, number), shape,
+                   std::span(values, static_cast<size_t>(parameter.trained_elements())));
+  }
+  writer.set_metadata("config", parameters.config().to_text());
+  writer.set_metadata("format", "pt");
+  if (parameters.trainable().lora) writer.set_metadata("adapter_config", adapter_config(parameters).dump(2) + "\n");
+  writer.write(path);
+}
+
+Parameters load_model(const std::filesystem::path& model, const std::map<std::string, std::filesystem::path>& inputs) {
+  const SafetensorsFile file = SafetensorsFile::open(model);
+  const auto config = file.metadata().find("config");
+  if (config == file.metadata().end()) {
+    fail_bad_input(
+        "model: expected the decoder's config.json in the metadata field \"config\", got none; use a model that "
+        "tune wrote");
+  }
+  Parameters::Options options{.config = DecoderConfig::parse(config->second, "model.config")};
+  const auto adapter = file.metadata().find("adapter_config");
+  if (adapter == file.metadata().end()) {
+    Parameters parameters(std::move(options));
+    read_trained(parameters, file);
+    return parameters;
+  }
+  options.trainable = read_adapter_config(adapter->second, options.first_trained_row);
+  Parameters parameters(std::move(options));
+  load_base(parameters, BaseFiles::from_inputs(inputs), /*seed=*/0);  // every new row is among the trained ones
+  read_trained(parameters, file);
+  for (const LayerNumbers& layer : parameters.layers()) {
+    for (const LinearNumbers& linear : {layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down}) {
+      merge_adapter(parameters, linear);
+    }
+  }
+  return parameters;
+}
+
+}  // namespace collimate

@@ -1,0 +1,222 @@
+// The ops that models are made of: the backend interface. Implemented once per backend, one op per file (cpu/).
+//
+// Shapes: T packed tokens, C model width, H query heads, K key/value heads, D head width, F feed-forward width,
+// V vocabulary, N labelled rows, R adapter rank. All matrices are row-major fp32; `*_stride` counts floats between
+// rows.
+// 1. Every output byte is a function of the arguments alone: work is cut by shape, reductions run over fixed blocks in
+//    tree order, so 1, 2 or 3 threads give the same bytes.
+// 2. "accumulates" means +=, everything else overwrites. Outputs never alias inputs unless said.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/philox.h"
+#include "core/pool.h"
+
+namespace collimate::ops {
+
+// ---- embedding -------------------------------------------------------------------------------------------------
+struct EmbeddingForward {
+  int64_t rows = 0, dim = 0, vocabulary = 0;
+  const float* table = nullptr;     // [V, C]
+  const int32_t* tokens = nullptr;  // [T], each in [0, V)
+  float* y = nullptr;               // [T, C]
+};
+void embedding_forward(Pool& pool, const EmbeddingForward& args);
+
+struct EmbeddingBackward {
+  int64_t rows = 0, dim = 0;
+  int64_t first_row = 0, table_rows = 0;  // trained rows of the table; tokens outside are skipped
+  const int32_t* tokens = nullptr;        // [T]
+  const float* dy = nullptr;              // [T, C]
+  float* dtable = nullptr;                // [table_rows, C], accumulates in token order
+};
+void embedding_backward(Pool& pool, const EmbeddingBackward& args);
+
+// ---- RMSNorm, fused with the residual addition before it --------------------------------------------------------
+struct RmsNormForward {
+  int64_t rows = 0, dim = 0;
+  float eps = 0.0f;
+  const float* x = nullptr;       // [T, C]
+  const float* delta = nullptr;   // [T, C] or null: normalises x + delta
+  float* sum = nullptr;           // [T, C]: x + delta; required with delta, may alias x
+  const float* weight = nullptr;  // [C]
+  float* y = nullptr;             // [T, C]
+  float* inverse_rms = nullptr;   // [T] or null
+};
+void rmsnorm_forward(Pool& pool, const RmsNormForward& args);
+
+struct RmsNormBackward {
+  int64_t rows = 0, dim = 0;
+  const float* x = nullptr;            // [T, C]: what was normalised (the sum)
+  const float* weight = nullptr;       // [C]
+  const float* inverse_rms = nullptr;  // [T]
+  const float* dy = nullptr;           // [T, C]
+  float* dx = nullptr;                 // [T, C], accumulates
+  float* dweight = nullptr;            // [C], accumulates; null when frozen
+};
+void rmsnorm_backward(Pool& pool, const RmsNormBackward& args);
+
+// ---- rotary positions (Hugging Face's half rotation: element i pairs with i + D/2) --------------------------------
+struct RopeTable {
+  int64_t positions = 0, half_dim = 0;
+  std::vector<float> cos, sin;  // [positions, D/2]
+};
+// inverse_frequency: [D/2]
+RopeTable make_rope_table(std::span<const double> inverse_frequency, int64_t positions);
+
+struct Rope {
+  int64_t rows = 0, heads = 0, head_dim = 0;
+  const int32_t* positions = nullptr;  // [T]
+  const RopeTable* table = nullptr;
+  float* x = nullptr;  // [T, heads * D], rotated in place
+  int64_t x_stride = 0;
+  bool inverse = false;  // the backward
+};
+void rope(Pool& pool, const Rope& args);
+
+// ---- causal attention, block-diagonal over packed sequences -------------------------------------------------------
+struct AttentionForward {
+  int64_t heads = 0, kv_heads = 0, head_dim = 0;
+  std::span<const int64_t> offsets;  // [n + 1]: sequence s is rows offsets[s] .. offsets[s + 1]
+  float scale = 0.0f;
+  const float* q = nullptr;  // [T, H * D]
+  const float* k = nullptr;  // [T, K * D]
+  const float* v = nullptr;  // [T, K * D]
+  int64_t q_stride = 0, k_stride = 0, v_stride = 0;
+  float* out = nullptr;          // [T, H * D], contiguous
+  float* log_sum_exp = nullptr;  // [T, H], for the backward, or null
+};
+void attention_forward(Pool& pool, const AttentionForward& args);
+
+struct AttentionBackward {
+  AttentionForward forward;     // with out and log_sum_exp as the forward left them
+  const float* dout = nullptr;  // [T, H * D], contiguous
+  float* dq = nullptr;          // same shapes and strides as q, k, v
+  float* dk = nullptr;
+  float* dv = nullptr;
+};
+void attention_backward(Pool& pool, const AttentionBackward& args);
+
+// ---- SwiGLU: act = silu(gate) * up -------------------------------------------------------------------------------
+struct SwiGluForward {
+  int64_t rows = 0, ffn_dim = 0;
+  const float* gate_up = nullptr;  // [T, 2F]: gate, then up
+  float* act = nullptr;            // [T, F]
+};
+void swiglu_forward(Pool& pool, const SwiGluForward& args);
+
+struct SwiGluBackward {
+  int64_t rows = 0, ffn_dim = 0;
+  const float* gate_up = nullptr;  // [T, 2F]
+  const float* dact = nullptr;     // [T, F]
+  float* dgate_up = nullptr;       // [T, 2F], may alias gate_up
+};
+void swiglu_backward(Pool& pool, const SwiGluBackward& args);
+
+// ---- linear layers: y = x Wᵀ, W [out, in] ------------------------------------------------------------------------
+struct LinearForward {
+  int64_t rows = 0, in = 0, out = 0;
+  const float* x = nullptr;  // [T, in]
+  int64_t x_stride = 0;
+  const float* weight = nullptr;  // [out, in]
+  float* y = nullptr;             // [T, out]
+  int64_t y_stride = 0;
+};
+void linear_forward(Pool& pool, const LinearForward& args);
+
+struct LinearBackward {
+  int64_t rows = 0, in = 0, out = 0;
+  const float* x = nullptr;  // [T, in]; only for dweight
+  int64_t x_stride = 0;
+  const float* weight = nullptr;  // [out, in]; only for dx
+  const float* dy = nullptr;      // [T, out]
+  int64_t dy_stride = 0;
+  float* dx = nullptr;  // [T, in] or null
+  int64_t dx_stride = 0;
+  bool accumulate_dx = false;
+  float* dweight = nullptr;  // [out, in], accumulates; null when frozen
+};
+void linear_backward(Pool& pool, const LinearBackward& args);
+
+// Low-rank part of a linear layer: y += scale (x Aᵀ) Bᵀ with A [R, in], B [out, R].
+struct LoraForward {
+  int64_t rows = 0, in = 0, out = 0, rank = 0;
+  float scale = 0.0f;
+  const float* x = nullptr;  // [T, in]
+  int64_t x_stride = 0;
+  const float* a = nullptr;
+  const float* b = nullptr;
+  float* xa = nullptr;  // [T, R], kept for the backward
+  float* y = nullptr;   // [T, out], accumulates
+  int64_t y_stride = 0;
+};
+void lora_forward(Pool& pool, const LoraForward& args);
+
+struct LoraBackward {
+  int64_t rows = 0, in = 0, out = 0, rank = 0;
+  float scale = 0.0f;
+  const float* x = nullptr;
+  int64_t x_stride = 0;
+  const float* a = nullptr;
+  const float* b = nullptr;
+  const float* xa = nullptr;  // [T, R] from the forward
+  const float* dy = nullptr;  // [T, out]
+  int64_t dy_stride = 0;
+  float* dxa = nullptr;  // [T, R], scratch
+  float* dx = nullptr;   // [T, in], accumulates; may be null
+  int64_t dx_stride = 0;
+  float* da = nullptr;  // [R, in], accumulates
+  float* db = nullptr;  // [out, R], accumulates
+};
+void lora_backward(Pool& pool, const LoraBackward& args);
+
+// ---- cross-entropy -----------------------------------------------------------------------------------------------
+struct CrossEntropy {
+  int64_t rows = 0, vocabulary = 0;
+  float* logits = nullptr;           // [N, V]; replaced by scale * dloss/dlogits
+  const int32_t* targets = nullptr;  // [N]
+  float scale = 1.0f;
+  double* losses = nullptr;  // [N]: -log softmax(logits)[target], not scaled
+};
+void cross_entropy(Pool& pool, const CrossEntropy& args);
+
+// ---- rows, dropout, optimizer ------------------------------------------------------------------------------------
+struct RowMove {
+  int64_t rows = 0, dim = 0;
+  const int32_t* index = nullptr;  // [rows], distinct
+  const float* from = nullptr;
+  float* to = nullptr;
+};
+void gather_rows(Pool& pool, const RowMove& args);   // to[i] = from[index[i]]
+void scatter_rows(Pool& pool, const RowMove& args);  // to[index[i]] = from[i]
+
+// Zeroes each element with `probability` and scales the rest by 1 / (1 - probability). The mask is a function of the
+// stream and the element's number, so the backward is the same call on the gradient.
+struct Dropout {
+  int64_t elements = 0;
+  float probability = 0.0f;
+  RandomStream stream;
+  float* x = nullptr;  // in place
+};
+void dropout(Pool& pool, const Dropout& args);
+
+// Sum of squares in fixed blocks, tree order, double.
+double sum_squares(Pool& pool, std::span<const float> x);
+
+struct AdamW {
+  int64_t elements = 0;
+  float* parameter = nullptr;
+  float* first_moment = nullptr;
+  float* second_moment = nullptr;
+  const float* gradient = nullptr;
+  float gradient_scale = 1.0f;  // clipping
+  float learning_rate = 0.0f, beta1 = 0.0f, beta2 = 0.0f, epsilon = 0.0f;
+  float weight_decay = 0.0f;                               // decoupled
+  float bias_correction1 = 1.0f, bias_correction2 = 1.0f;  // 1 - beta^t
+};
+void adamw(Pool& pool, const AdamW& args);
+
+}  // namespace collimate::ops

@@ -1,0 +1,74 @@
+// Philox 4x32-10. Key = seed; counter = (index, stream low, stream high, site).
+#include "core/philox.h"
+
+#include <cmath>
+#include <numeric>
+#include <utility>
+
+#include "core/math.h"
+
+namespace collimate {
+namespace {
+
+constexpr uint32_t kMultiplier0 = 0xD2511F53u;
+constexpr uint32_t kMultiplier1 = 0xCD9E8D57u;
+constexpr uint32_t kWeyl0 = 0x9E3779B9u;
+constexpr uint32_t kWeyl1 = 0xBB67AE85u;
+
+std::array<uint32_t, 4> round_of(const std::array<uint32_t, 4>& c, uint32_t key0, uint32_t key1) {
+  const uint64_t product0 = static_cast<uint64_t>(kMultiplier0) * c[0];
+  const uint64_t product1 = static_cast<uint64_t>(kMultiplier1) * c[2];
+  return {static_cast<uint32_t>(product1 >> 32) ^ c[1] ^ key0, static_cast<uint32_t>(product1),
+          static_cast<uint32_t>(product0 >> 32) ^ c[3] ^ key1, static_cast<uint32_t>(product0)};
+}
+
+}  // namespace
+
+std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, uint32_t key0, uint32_t key1) {
+  for (int i = 0; i < 10; ++i) {
+    counter = round_of(counter, key0, key1);
+    key0 += kWeyl0;
+    key1 += kWeyl1;
+  }
+  return counter;
+}
+
+std::array<uint32_t, 4> philox4(const RandomStream& stream, uint32_t index) {
+  return philox4x32({index, static_cast<uint32_t>(stream.stream), static_cast<uint32_t>(stream.stream >> 32),
+                     static_cast<uint32_t>(stream.site)},
+                    static_cast<uint32_t>(stream.seed), static_cast<uint32_t>(stream.seed >> 32));
+}
+
+uint32_t random_u32(const RandomStream& stream, uint64_t index) {
+  return philox4(stream, static_cast<uint32_t>(index >> 2))[index & 3];
+}
+
+float random_uniform(const RandomStream& stream, uint64_t index) {
+  return static_cast<float>(random_u32(stream, index) >> 8) * 0x1p-24f;
+}
+
+uint32_t random_below(const RandomStream& stream, uint64_t index, uint32_t n) {
+  return static_cast<uint32_t>((static_cast<uint64_t>(random_u32(stream, index)) * n) >> 32);
+}
+
+// Normals 2i and 2i+1 come from one pair of words: 32 bits each, the radius's word shifted off zero.
+float random_normal(const RandomStream& stream, uint64_t index) {
+  const std::array<uint32_t, 4> words = philox4(stream, static_cast<uint32_t>(index >> 2));
+  const size_t pair = static_cast<size_t>(index & 2);
+  const double u = (static_cast<double>(words[pair]) + 0.5) * 0x1p-32;
+  const double angle = 6.283185307179586 * ((static_cast<double>(words[pair + 1]) + 0.5) * 0x1p-32);
+  const double radius = std::sqrt(-2.0 * log_f64(u));
+  return static_cast<float>(radius * ((index & 1) == 0 ? cos_f64(angle) : sin_f64(angle)));
+}
+
+std::vector<int64_t> random_permutation(const RandomStream& stream, int64_t n) {
+  std::vector<int64_t> order(static_cast<size_t>(n));
+  std::iota(order.begin(), order.end(), int64_t{0});
+  for (int64_t i = n - 1; i > 0; --i) {
+    const uint32_t j = random_below(stream, static_cast<uint64_t>(i), static_cast<uint32_t>(i + 1));
+    std::swap(order[static_cast<size_t>(i)], order[j]);
+  }
+  return order;
+}
+
+}  // namespace collimate

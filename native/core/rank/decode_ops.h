@@ -1,0 +1,36 @@
+// The ops that only decoding needs: backend interface like core/ops.h, implemented in cpu/.
+//
+// Both run on the calling thread: decoding is parallel over users, not inside one.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+namespace collimate::ops {
+
+// log(sum(exp(x))), x not empty, with an order of additions fixed by its size. NaN when any x is NaN or +inf.
+float log_sum_exp(std::span<const float> x);
+
+// Attention of one user's hypotheses, one query row each: over the keys and values of the prompt, which all rows share, and
+// over those of the tokens after it, which lie in one block per decoding step and are found through `ancestors`. So
+// choosing other hypotheses moves indices, never keys or values.
+//
+// Shapes: R rows, H query heads, K key/value heads, D head width, P prompt rows, S steps.
+struct DecodeAttention {
+  int64_t rows = 0, heads = 0, kv_heads = 0, head_dim = 0;
+  float scale = 0.0f;
+  const float* q = nullptr;  // [R, H * D]
+  int64_t q_stride = 0;
+  int64_t prompt_rows = 0;          // >= 1
+  const float* prompt_k = nullptr;  // [P, K * D]
+  const float* prompt_v = nullptr;
+  int64_t steps = 0;
+  const float* const* step_k = nullptr;  // [S] blocks of rows [K * D]
+  const float* const* step_v = nullptr;
+  const int32_t* ancestors = nullptr;  // [R, S]: row of block s that row r sees
+  float* scratch = nullptr;            // [R * (P + S)]
+  float* out = nullptr;                // [R, H * D], contiguous
+};
+void decode_attention(const DecodeAttention& args);
+
+}  // namespace collimate::ops

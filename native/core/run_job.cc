@@ -1,0 +1,68 @@
+// Dispatch by kind, and the one place where any exception of a job becomes a JobFailure.
+#include <filesystem>
+#include <new>
+#include <system_error>
+
+#include "core/failure.h"
+#include "core/job.h"
+
+namespace collimate {
+namespace {
+
+JobOutcome dispatch(JobContext& context) {
+  const std::string& kind = context.spec().kind;
+  if (kind == "dccf") return run_dccf(context);
+  if (kind == "codebooks") return run_codebooks(context);
+  if (kind == "tune") return run_tune(context);
+  if (kind == "rank") return run_rank(context);
+  fail_bad_input("\"" + kind + "\" is not a native job kind; expected dccf, codebooks, tune or rank");
+}
+
+void check_spec(const JobContext& context) {
+  const JobSpec& spec = context.spec();
+  if (!spec.recipe.is_object()) fail_bad_input("the recipe of job " + spec.kind + " is not an object");
+  if (spec.threads < 1) fail_bad_input("threads is " + std::to_string(spec.threads) + "; expected at least 1");
+  if (spec.checkpoint_interval_steps < 0) {
+    fail_bad_input("checkpointIntervalSteps is " + std::to_string(spec.checkpoint_interval_steps) +
+                   "; expected 0 (only when asked) or more");
+  }
+}
+
+bool is_store_error(const std::error_code& code) {
+  for (const std::errc error : {std::errc::no_space_on_device, std::errc::read_only_file_system, std::errc::io_error,
+                                std::errc::too_many_files_open, std::errc::permission_denied}) {
+    if (code == error) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+JobOutcome run_job(JobContext& context) {
+  prepare_compute_thread();
+  try {
+    check_spec(context);
+    JobOutcome outcome = dispatch(context);
+    context.finish_checkpoints();
+    return outcome;
+  } catch (const JobAborted&) {
+    throw;
+  } catch (const JobFailure& failure) {
+    // An abort closes the collective too, which then reports its peers as lost.
+    if (failure.cause() == FailureCause::peer_lost && context.host().aborted()) throw JobAborted();
+    throw;
+  } catch (const std::bad_alloc&) {
+    throw JobFailure(FailureCause::out_of_memory,
+                     "job " + context.spec().kind + " ran out of memory; use fewer sequences a lane or a larger machine");
+  } catch (const Json::exception& error) {
+    throw JobFailure(FailureCause::bad_input,
+                     "the recipe or a JSON input of job " + context.spec().kind + " is malformed: " + error.what());
+  } catch (const std::system_error& error) {
+    const bool store = is_store_error(error.code());
+    throw JobFailure(store ? FailureCause::store_unavailable : FailureCause::internal, error.what());
+  } catch (const std::exception& error) {
+    throw JobFailure(FailureCause::internal, error.what());
+  }
+}
+
+}  // namespace collimate

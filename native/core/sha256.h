@@ -1,0 +1,33 @@
+// SHA-256 (FIPS 180-4), for the numerics class and for digests of small things.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+
+namespace collimate {
+
+class Sha256 {
+ public:
+  Sha256();
+  void update(std::span<const std::byte> bytes);
+  void update(const std::string& text) { update(std::as_bytes(std::span(text.data(), text.size()))); }
+  // Lower-case hexadecimal; the object is used up afterwards.
+  std::string finish();
+
+ private:
+  void compress(const std::byte* block);
+  std::array<uint32_t, 8> state_;
+  std::array<std::byte, 64> pending_{};
+  size_t pending_bytes_ = 0;
+  uint64_t total_bytes_ = 0;
+};
+
+std::string sha256_hex(std::span<const std::byte> bytes);
+// JobFailure(bad_input) when the file cannot be read.
+std::string sha256_file(const std::filesystem::path& path);
+
+}  // namespace collimate

@@ -1,0 +1,29 @@
+// Unique semantic ids: collisions of residual codes are resolved on the last level by first-fit.
+//
+// 1. A bucket is the set of items that share all codes but the last. Buckets are independent of each other.
+// 2. Within a bucket items come in hash order (SplitMix64 of the item index), each takes the nearest last code that is
+//    still free (ties to the lowest code). Exact duplicates need no special case: they take different last codes.
+// 3. A bucket with more items than codes cannot be resolved: JobFailure(bad_input) naming the sizes to raise.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/residual_quantizer.h"
+
+namespace collimate {
+
+struct UniqueIds {
+  std::vector<int32_t> codes;          // [items, levels], all rows different
+  double unique_rate_before_fit = 0;   // different rows of `nearest` / items
+  int64_t largest_bucket = 0;          // items
+};
+
+uint64_t split_mix64(uint64_t value);
+
+// nearest [items, levels]: the residual codes of `rows`; `rows` are what was encoded.
+UniqueIds fit_unique_ids(Pool& pool, const RowMatrix& rows, const ResidualCodebooks& books,
+                         std::span<const int32_t> nearest);
+
+}  // namespace collimate

@@ -1,0 +1,108 @@
+/**
+ * The worker process: hosts the addon, serves the Worker service, belongs to a fleet.
+ *
+ * Flags: --controller host:port, --listen host:port (port 0 for any), --metrics host:port, --store url, --scratch folder,
+ * --threads n, --id name, --tensor-host address. Each may come from COLLIMATE_<FLAG> instead.
+ */
+import { mkdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { openStore } from '../../orchestrator/artifacts/store.js';
+import { readBuildInfo } from '../../orchestrator/build-info.js';
+import { bindServer, loadService, makeServer } from '../../orchestrator/fleet/channel.js';
+import {
+  announceReady,
+  closeOnSignal,
+  hostAndPort,
+  parseOptions,
+  runProcess,
+  UsageError,
+} from '../../orchestrator/process-options.js';
+import { createLogger } from '../../orchestrator/telemetry/logger.js';
+import { Metrics, startMetricsServer } from '../../orchestrator/telemetry/metrics.js';
+import { numericsClass } from './addon.js';
+import { FleetMembership } from './fleet-member.js';
+import { JobHost } from './job-host.js';
+import { meet } from './rendezvous-client.js';
+import { workerService } from './service.js';
+
+const SHUTDOWN_GRACE_MS = 8_000;
+
+runProcess(async () => {
+  const options = parseOptions(
+    {
+      controller: null,
+      listen: '127.0.0.1:0',
+      metrics: '127.0.0.1:0',
+      store: null,
+      scratch: null,
+      threads: '1',
+      id: `worker-${String(process.pid)}`,
+      'tensor-host': '127.0.0.1',
+    },
+    process.argv.slice(2),
+  );
+  const threads = Number(options.threads);
+  if (!Number.isInteger(threads) || threads < 1) {
+    throw new UsageError(`expected --threads to be a whole number of at least 1, got "${options.threads}"`);
+  }
+  const workerId = options.id;
+  const tensorHost = options['tensor-host'];
+  const log = createLogger({ component: 'worker', fields: { worker: workerId } });
+  const { version, engineRevision } = readBuildInfo();
+  const metrics = new Metrics({ exporter: 'worker', version });
+  const scratchRoot = join(options.scratch, workerId);
+  // What an earlier process of this name left behind is of no use to anyone.
+  await rm(scratchRoot, { recursive: true, force: true });
+  await mkdir(scratchRoot, { recursive: true });
+
+  let lastStepSeconds = 0;
+  let membership: FleetMembership | null = null;
+  const host = new JobHost({
+    store: openStore(options.store, {
+      onWarning: ({ subject, message }) => {
+        log.warn({ subject }, message);
+      },
+    }),
+    scratchRoot,
+    threads,
+    tensorHost,
+    log,
+    meet,
+    onStepSeconds: (seconds) => {
+      lastStepSeconds = seconds;
+    },
+    onLease: (holder) => {
+      metrics.set('collimate_worker_busy', {}, holder === null ? 0 : 1);
+      membership?.beat();
+    },
+  });
+
+  const workerClass = numericsClass();
+  const server = makeServer();
+  server.addService(
+    loadService('WorkerService').service,
+    workerService({ workerId, numericsClass: workerClass, host }),
+  );
+  const listen = hostAndPort(options.listen);
+  const address = `${listen.host}:${String(await bindServer(server, options.listen))}`;
+  const metricsListen = hostAndPort(options.metrics);
+  const metricsServer = await startMetricsServer({ metrics, ...metricsListen });
+  const metricsAddress = `${metricsListen.host}:${String(metricsServer.port)}`;
+  log.info({ address, numericsClass: workerClass }, `tensor plane is not encrypted; it binds to ${tensorHost} only`);
+
+  membership = new FleetMembership({
+    controllerAddress: options.controller,
+    hello: { workerId, address, metricsAddress, numericsClass: workerClass, engineRevision, pid: process.pid },
+    log,
+    holder: () => host.holder,
+    lastStepSeconds: () => lastStepSeconds,
+  });
+  closeOnSignal(async () => {
+    membership.close();
+    await host.close();
+    server.forceShutdown();
+    await metricsServer.close();
+  }, SHUTDOWN_GRACE_MS);
+  announceReady({ address, metrics: metricsAddress });
+});

@@ -1,0 +1,148 @@
+/** The worker's gRPC service: a thin layer from messages to the lease and to job runs. */
+import { status, type sendUnaryData, type ServerUnaryCall } from '@grpc/grpc-js';
+
+import type { JobRef__Output } from '../../proto/generated/collimate/v1/JobRef.js';
+import type { WorkerServiceHandlers } from '../../proto/generated/collimate/v1/WorkerService.js';
+import type { AttemptRef } from './lease.js';
+import type { JobHost } from './job-host.js';
+
+/** An operating error with the gRPC status it is answered with. */
+class ServiceError extends Error {
+  constructor(
+    readonly code: status,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+export interface ServiceOptions {
+  workerId: string;
+  numericsClass: string;
+  host: JobHost;
+}
+
+export function workerService({ workerId, numericsClass, host }: ServiceOptions): WorkerServiceHandlers {
+  const requireRun = (ref: JobRef__Output | null) => {
+    const attempt = attemptOf(ref);
+    const run = host.find(attempt);
+    if (run === undefined) {
+      throw new ServiceError(
+        status.NOT_FOUND,
+        `worker ${workerId} knows nothing of ${attempt.jobId} epoch ${String(attempt.epoch)}`,
+      );
+    }
+    return run;
+  };
+  return {
+    Reserve: unary(async (request) => {
+      const attempt = attemptOf(request.job);
+      const outcome = await host.reserve(attempt, request.ttlMs);
+      if (outcome.type === 'granted') return {};
+      if (outcome.type === 'stale') {
+        throw new ServiceError(
+          status.FAILED_PRECONDITION,
+          `epoch ${String(attempt.epoch)} of ${attempt.jobId} is stale: ${String(outcome.currentEpoch)} is current`,
+        );
+      }
+      throw new ServiceError(status.RESOURCE_EXHAUSTED, `worker ${workerId} works for ${outcome.holder.jobId}`);
+    }),
+    Release: unary(async (request) => {
+      await host.release(attemptOf(request.job));
+      return {};
+    }),
+    StartJob: unary((request) => {
+      const attempt = attemptOf(request.job);
+      if (request.definition === null) throw new ServiceError(status.INVALID_ARGUMENT, 'StartJob without a definition');
+      if (host.staleness(attempt) !== null) {
+        throw new ServiceError(
+          status.FAILED_PRECONDITION,
+          `epoch ${String(attempt.epoch)} of ${attempt.jobId} is stale`,
+        );
+      }
+      const known = host.find(attempt);
+      if (known === undefined) {
+        const started = host.start({
+          ...attempt,
+          definition: request.definition,
+          rank: request.place?.rank ?? 0,
+          world: request.place?.world ?? 1,
+          rendezvousAddress: request.place?.rendezvousAddress ?? '',
+          resumeManifestDigest: request.resumeManifestDigest,
+          checkpointIntervalSteps: request.checkpointIntervalSteps,
+          runId: request.runId,
+          stage: request.stage,
+        });
+        if (!started) {
+          throw new ServiceError(
+            status.FAILED_PRECONDITION,
+            `worker ${workerId} holds no lease for ${attempt.jobId} epoch ${String(attempt.epoch)}: reserve first`,
+          );
+        }
+      }
+      return {};
+    }),
+    StopJob: unary((request) => {
+      requireRun(request.job).requestStop();
+      return {};
+    }),
+    CancelJob: unary((request) => {
+      requireRun(request.job).abort();
+      return {};
+    }),
+    CheckpointNow: unary((request) => {
+      requireRun(request.job).requestCheckpoint();
+      return {};
+    }),
+    Health: unary(() => {
+      const lease = host.holder;
+      return { workerId, numericsClass, jobId: lease?.jobId ?? '', epoch: lease?.epoch ?? 0 };
+    }),
+    WatchJob: (call) => {
+      let run;
+      try {
+        run = requireRun(call.request.job);
+      } catch (error) {
+        call.destroy(asServiceError(error));
+        return;
+      }
+      const { order } = run;
+      const unfollow = run.events.follow(call.request.afterSequence, (event) => {
+        call.write({ event: { jobId: order.jobId, epoch: order.epoch, rank: order.rank, ...event } });
+        if (event.finished != null || event.stopped != null || event.failed != null) call.end();
+      });
+      call.on('cancelled', unfollow);
+      call.on('close', unfollow);
+      call.on('error', unfollow);
+    },
+  };
+}
+
+function attemptOf(ref: JobRef__Output | null): AttemptRef {
+  if (ref === null || ref.jobId === '' || ref.epoch === 0) {
+    throw new ServiceError(status.INVALID_ARGUMENT, 'expected a job id and an epoch of at least 1');
+  }
+  return { jobId: ref.jobId, epoch: ref.epoch };
+}
+
+/** One place where handlers' errors become gRPC statuses. */
+function unary<Request, Response>(handle: (request: Request) => Response | Promise<Response>) {
+  return (call: ServerUnaryCall<Request, Response>, callback: sendUnaryData<Response>): void => {
+    Promise.resolve()
+      .then(() => handle(call.request))
+      .then(
+        (response) => {
+          callback(null, response);
+        },
+        (error: unknown) => {
+          callback(asServiceError(error));
+        },
+      );
+  };
+}
+
+function asServiceError(error: unknown) {
+  const message = error instanceof Error ? error.message : String(error);
+  const code = error instanceof ServiceError ? error.code : status.INTERNAL;
+  return Object.assign(new Error(message), { code, details: message });
+}

@@ -1,0 +1,83 @@
+/**
+ * The artifact store as the rest of the program sees it. `test/contract`-style promises, held by
+ * `artifact-store-contract.ts` for every implementation:
+ *
+ * 1. Whatever is returned was verified: the bytes have the SHA-256 that names them. Damage is reported, moved aside and
+ *    can be rebuilt by putting the same bytes again.
+ * 2. Nothing half-written ever has its final name; what refers to others is written last.
+ * 3. A job key has one result and a checkpoint step one content, for ever; a second, different one is refused.
+ */
+import type { Digest, Json, JobResult, JsonObject } from '../../workflows/contract.js';
+
+export interface CheckpointRef {
+  step: number;
+  manifestDigest: Digest;
+  /** Size of all files together. */
+  bytes: number;
+}
+
+export interface CheckpointManifest {
+  /** Path below the checkpoint's folder (with `/`) to digest. */
+  files: Record<string, Digest>;
+  step: number;
+  jobKey: string;
+}
+
+/** Damage that the store found and worked around. */
+export interface StoreWarning {
+  /** What is damaged: `job <key>`, `checkpoint of <key> at step <n>`, `object <digest>`, `events of run <id>`. */
+  subject: string;
+  message: string;
+}
+
+export interface StoreOptions {
+  onWarning?: (warning: StoreWarning) => void;
+}
+
+export interface ArtifactStore {
+  /** Address that `openStore` opens again. */
+  readonly url: string;
+
+  /** Copies a file in. Idempotent; heals a damaged object of the same content. */
+  putFile(path: string): Promise<Digest>;
+  putBytes(bytes: Uint8Array): Promise<Digest>;
+  /** Stores the canonical JSON of `value`. */
+  putJson(value: Json | JsonObject): Promise<Digest>;
+  /** Whether an object of this name is there; says nothing about its bytes. */
+  has(digest: Digest): Promise<boolean>;
+  /** Path of a verified local file, to be read only. CorruptArtifactError when it is missing or damaged. */
+  localPath(digest: Digest): Promise<string>;
+  readBytes(digest: Digest): Promise<Buffer>;
+  readJson(digest: Digest): Promise<Json>;
+
+  /** Committed result, all outputs verified. Null (after a warning) when it or an output is damaged or missing. */
+  getJobResult(key: string): Promise<JobResult | null>;
+  /** First result of a key. An equal one is accepted again; a different one is a NondeterminismError. */
+  commitJobResult(result: JobResult): Promise<void>;
+
+  /** Stores every file below `dir`, then the manifest, then the pointer. Idempotent. */
+  putCheckpoint(jobKey: string, step: number, dir: string): Promise<CheckpointRef>;
+  /** Newest checkpoint of which every byte was verified; damaged ones are skipped with a warning. */
+  latestCheckpoint(jobKey: string): Promise<CheckpointRef | null>;
+  /** Checkpoints as they are listed, oldest first, unverified. */
+  listCheckpoints(jobKey: string): Promise<{ step: number; manifestDigest: Digest }[]>;
+  /** Writes the checkpoint's files into `targetDir`, which must be empty or absent. */
+  restoreCheckpoint(manifestDigest: Digest, targetDir: string): Promise<CheckpointManifest>;
+  /** Keeps the newest `keep` checkpoints; answers how many were dropped. Objects go with `collectGarbage`. */
+  pruneCheckpoints(jobKey: string, keep: number): Promise<number>;
+
+  /** Folder of a run's own files. */
+  runDir(runId: string): string;
+  /** Replaces a file of the run whole; answers its path. */
+  writeRunFile(runId: string, name: string, bytes: string | Uint8Array): Promise<string>;
+  /** Null when there is no such file. */
+  readRunFile(runId: string, name: string): Promise<Buffer | null>;
+  listRuns(): Promise<string[]>;
+  /** Appends one NDJSON line per event to the run's `events.ndjson`. */
+  appendRunEvents(runId: string, events: readonly JsonObject[]): Promise<void>;
+  /** All events; a line cut short by a crash is left out with a warning. */
+  readRunEvents(runId: string): Promise<JsonObject[]>;
+
+  /** Removes objects that nothing refers to and that are older than `olderThanSeconds`. */
+  collectGarbage(options: { olderThanSeconds: number }): Promise<{ objects: number; bytes: number }>;
+}

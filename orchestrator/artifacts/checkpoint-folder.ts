@@ -1,0 +1,233 @@
+/**
+ * Checkpoints: files and a manifest as objects, and `checkpoints/<job key>/<step>.json` pointing at the manifest.
+ *
+ * 1. Files first, then the manifest, then the pointer: what a pointer names was whole when it was written.
+ * 2. A checkpoint is a function of job key and step. A different, undamaged one for the same step is refused.
+ * 3. Damaged ones are skipped, newest first, until a good one is found.
+ */
+import { copyFile, mkdir, readdir, readFile, unlink } from 'node:fs/promises';
+import { dirname, join, posix, sep } from 'node:path';
+
+import type { CheckpointManifest, CheckpointRef, StoreWarning } from './artifact-store.js';
+import { createFile, isMissing, syncFolder } from './durable-file.js';
+import { asStoreError, CorruptArtifactError, NondeterminismError } from './errors.js';
+import { canonicalJson, isDigest } from './job-key.js';
+import type { ObjectFolder } from './object-folder.js';
+import { seal, unseal } from './sealed-record.js';
+
+const STEP_DIGITS = 12;
+
+interface Pointer {
+  step: number;
+  manifestDigest: string;
+}
+
+export class CheckpointFolder {
+  readonly #folder: string;
+  readonly #objects: ObjectFolder;
+  readonly #warn: (warning: StoreWarning) => void;
+
+  constructor(root: string, objects: ObjectFolder, warn: (warning: StoreWarning) => void) {
+    this.#folder = join(root, 'checkpoints');
+    this.#objects = objects;
+    this.#warn = warn;
+  }
+
+  async put({ jobKey, step, dir }: { jobKey: string; step: number; dir: string }): Promise<CheckpointRef> {
+    if (!Number.isSafeInteger(step) || step < 0) throw new TypeError(`checkpoint: expected a step >= 0, got ${String(step)}`);
+    const files: Record<string, string> = {};
+    for (const name of await filesBelow(dir)) files[name] = await this.#objects.putFile(join(dir, name));
+    if (Object.keys(files).length === 0) throw new TypeError(`checkpoint: expected files below ${dir}, found none`);
+    const manifest: CheckpointManifest = { files, step, jobKey };
+    const manifestDigest = await this.#objects.putBytes(Buffer.from(canonicalJson(manifest)));
+    await this.#point(jobKey, { step, manifestDigest });
+    return { step, manifestDigest, bytes: await this.#bytesOf(manifest) };
+  }
+
+  async latest(jobKey: string): Promise<CheckpointRef | null> {
+    const steps = await this.#steps(jobKey);
+    for (const step of steps.reverse()) {
+      const found = await this.#verified(jobKey, step);
+      if (found !== null) return found;
+    }
+    return null;
+  }
+
+  async list(jobKey: string): Promise<Pointer[]> {
+    const pointers: Pointer[] = [];
+    for (const step of await this.#steps(jobKey)) {
+      const pointer = await this.#readPointer(jobKey, step);
+      if (pointer !== null && pointer !== 'damaged') pointers.push(pointer);
+    }
+    return pointers;
+  }
+
+  async restore(manifestDigest: string, targetDir: string): Promise<CheckpointManifest> {
+    const manifest = await this.#readManifest(manifestDigest);
+    const paths = await this.#verifyFiles(manifest);
+    try {
+      await mkdir(targetDir, { recursive: true });
+      if ((await readdir(targetDir)).length > 0) {
+        throw new TypeError(`restore: expected an empty or absent folder, ${targetDir} has files; choose another`);
+      }
+      // Copies, never links: a job that writes to its folder must not reach the objects.
+      for (const [name, path] of paths) {
+        const target = join(targetDir, name);
+        await mkdir(dirname(target), { recursive: true });
+        await copyFile(path, target);
+      }
+    } catch (error) {
+      throw asStoreError(error, targetDir);
+    }
+    return manifest;
+  }
+
+  async prune(jobKey: string, keep: number): Promise<number> {
+    if (!Number.isSafeInteger(keep) || keep < 1) throw new TypeError(`prune: expected to keep >= 1, got ${String(keep)}`);
+    const dropped = (await this.#steps(jobKey)).slice(0, -keep);
+    for (const step of dropped) {
+      await unlink(this.#pathOf(jobKey, step)).catch((error: unknown) => {
+        if (!isMissing(error)) throw asStoreError(error, this.#folder);
+      });
+    }
+    if (dropped.length > 0) await syncFolder(join(this.#folder, jobKey));
+    return dropped.length;
+  }
+
+  /** Every job key that has checkpoints. */
+  async jobKeys(): Promise<string[]> {
+    return (await namesIn(this.#folder)).filter(isDigest);
+  }
+
+  /** Digests that a checkpoint needs; as many as can be read when it is damaged. */
+  async references({ manifestDigest }: Pointer): Promise<string[]> {
+    try {
+      return [manifestDigest, ...Object.values((await this.#readManifest(manifestDigest)).files)];
+    } catch (error) {
+      if (error instanceof CorruptArtifactError) return [manifestDigest];
+      throw error;
+    }
+  }
+
+  async #point(jobKey: string, pointer: Pointer): Promise<void> {
+    const path = this.#pathOf(jobKey, pointer.step);
+    for (;;) {
+      if (await createFile(path, seal(pointer))) return;
+      const stored = await this.#readPointer(jobKey, pointer.step);
+      if (stored !== null && stored !== 'damaged' && stored.manifestDigest === pointer.manifestDigest) return;
+      if (stored !== null && (await this.#verified(jobKey, pointer.step)) !== null) {
+        throw new NondeterminismError({
+          subject: `checkpoint of job ${jobKey} at step ${String(pointer.step)}`,
+          stored: `manifest ${stored === 'damaged' ? 'unreadable' : stored.manifestDigest}`,
+          received: `manifest ${pointer.manifestDigest}`,
+        });
+      }
+    }
+  }
+
+  /** The checkpoint if every byte is right; else null, with a warning, and its pointer set aside. */
+  async #verified(jobKey: string, step: number): Promise<CheckpointRef | null> {
+    const pointer = await this.#readPointer(jobKey, step);
+    if (pointer === null) return null;
+    let damage = 'its pointer is damaged';
+    if (pointer !== 'damaged') {
+      try {
+        const manifest = await this.#readManifest(pointer.manifestDigest);
+        await this.#verifyFiles(manifest);
+        if (manifest.jobKey === jobKey && manifest.step === step) {
+          return { ...pointer, bytes: await this.#bytesOf(manifest) };
+        }
+        damage = `its manifest is that of job ${manifest.jobKey}, step ${String(manifest.step)}`;
+      } catch (error) {
+        if (!(error instanceof CorruptArtifactError)) throw error;
+        damage = error.message;
+      }
+    }
+    await this.#objects.setAside(this.#pathOf(jobKey, step));
+    this.#warn({ subject: `checkpoint of ${jobKey} at step ${String(step)}`, message: `skipped: ${damage}` });
+    return null;
+  }
+
+  async #readPointer(jobKey: string, step: number): Promise<Pointer | 'damaged' | null> {
+    const path = this.#pathOf(jobKey, step);
+    let text: string;
+    try {
+      text = await readFile(path, 'utf8');
+    } catch (error) {
+      if (isMissing(error)) return null;
+      throw asStoreError(error, path);
+    }
+    const record = unseal(text) as Partial<Pointer> | null | undefined;
+    return record?.step === step && isDigest(record.manifestDigest)
+      ? { step, manifestDigest: record.manifestDigest }
+      : 'damaged';
+  }
+
+  async #readManifest(digest: string): Promise<CheckpointManifest> {
+    const text = (await this.#objects.readBytes(digest)).toString('utf8');
+    const unreadable = (why: string): CorruptArtifactError =>
+      new CorruptArtifactError({ digest, found: `a file that is not a checkpoint manifest (${why})` });
+    let manifest: Partial<CheckpointManifest> | null;
+    try {
+      manifest = JSON.parse(text) as Partial<CheckpointManifest> | null;
+    } catch {
+      throw unreadable('not JSON');
+    }
+    const { files, step, jobKey } = manifest ?? {};
+    if (typeof files !== 'object' || typeof step !== 'number' || typeof jobKey !== 'string') {
+      throw unreadable('fields files, step and jobKey are expected');
+    }
+    for (const [name, file] of Object.entries(files)) {
+      if (!isDigest(file) || !isSafeName(name)) throw unreadable(`entry "${name}"`);
+    }
+    return { files, step, jobKey };
+  }
+
+  async #verifyFiles(manifest: CheckpointManifest): Promise<[name: string, path: string][]> {
+    const paths: [string, string][] = [];
+    for (const [name, digest] of Object.entries(manifest.files)) paths.push([name, await this.#objects.localPath(digest)]);
+    return paths;
+  }
+
+  async #bytesOf(manifest: CheckpointManifest): Promise<number> {
+    let bytes = 0;
+    for (const digest of Object.values(manifest.files)) bytes += await this.#objects.sizeOf(digest);
+    return bytes;
+  }
+
+  /** Steps with a pointer, ascending. */
+  async #steps(jobKey: string): Promise<number[]> {
+    const names = await namesIn(join(this.#folder, checkedKey(jobKey)));
+    return names.flatMap((name) => (/^\d+\.json$/.test(name) ? [Number.parseInt(name, 10)] : [])).sort((a, b) => a - b);
+  }
+
+  #pathOf(jobKey: string, step: number): string {
+    return join(this.#folder, checkedKey(jobKey), `${String(step).padStart(STEP_DIGITS, '0')}.json`);
+  }
+}
+
+function checkedKey(jobKey: string): string {
+  if (!isDigest(jobKey)) throw new TypeError(`expected a job key (SHA-256 in hex), got "${String(jobKey)}"`);
+  return jobKey;
+}
+
+/** Below the folder it is joined to: no absolute path, no `..`. */
+function isSafeName(name: string): boolean {
+  return name !== '' && !posix.isAbsolute(name) && posix.normalize(name) === name && !name.split('/').includes('..');
+}
+
+async function namesIn(folder: string): Promise<string[]> {
+  return readdir(folder).catch((error: unknown) => {
+    if (isMissing(error)) return [];
+    throw asStoreError(error, folder);
+  });
+}
+
+/** Relative paths of all regular files, with `/`, in code-unit order. */
+async function filesBelow(dir: string): Promise<string[]> {
+  const entries = await readdir(dir, { recursive: true, withFileTypes: true });
+  return entries
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name).slice(join(dir, sep).length).split(sep).join('/'))
+    .sort();
+}

@@ -1,0 +1,148 @@
+/** `ls`, `status`, `watch`, `logs`: looking at runs. None of them changes one. */
+import { type Command } from 'commander';
+
+import { RUN_WORKFLOW, type RunStatus } from '../../../workflows/contract.js';
+import { contextOf, untilInterrupted, withSession } from '../command-context.js';
+import { RunFollower } from '../follow-run.js';
+import { data, dataJson, dataJsonLine, show, table } from '../output.js';
+import { followRunLog, printableLogLine, readRunLog, requireRunFolder } from '../run-log.js';
+import { queryRunStatus } from '../run-status.js';
+import { RunProgress } from '../run-progress.js';
+import { type TemporalSession } from '../temporal-connection.js';
+import { concludeFollow } from './run.js';
+
+const RUNS_MAX = 1_000;
+
+interface ListedRun {
+  runId: string;
+  state: string;
+  started: string;
+  ended: string | null;
+}
+
+export function addFollowCommands(program: Command): void {
+  program
+    .command('ls')
+    .description('list runs, newest first')
+    .action(async (_flags: unknown, command: Command) => {
+      const { home, output } = contextOf(command);
+      const runs = await withSession(home, (session) => listRuns(session));
+      if (output === 'json') dataJson(runs);
+      else if (runs.length === 0) data('no runs yet');
+      else {
+        const rows = runs.map((run) => [run.runId, run.state, run.started, run.ended ?? '-']);
+        data(table([{ title: 'RUN' }, { title: 'STATE' }, { title: 'STARTED' }, { title: 'ENDED' }], rows));
+      }
+    });
+
+  program
+    .command('status')
+    .description('show the stages, jobs and incidents of a run')
+    .argument('<run>', 'run id')
+    .action(async (runId: string, _flags: unknown, command: Command) => {
+      const { home, output } = contextOf(command);
+      const status = await withSession(home, (session) => queryRunStatus(session, runId));
+      if (output === 'json') dataJson(status);
+      else data(describeStatus(status));
+    });
+
+  program
+    .command('watch')
+    .description('follow a run to its end; Ctrl-C leaves it running')
+    .argument('<run>', 'run id')
+    .action(async (runId: string, _flags: unknown, command: Command) => {
+      const { home, output } = contextOf(command);
+      await withSession(home, async (session, processes) => {
+        await queryRunStatus(session, runId);
+        const { signal, release } = untilInterrupted();
+        const view = new RunProgress();
+        const follower = new RunFollower({
+          session,
+          controllerAddress: processes.addresses.controller,
+          runId,
+          signal,
+          onEvent: output === 'json' ? dataJsonLine : view.event,
+          onStatus: output === 'json' ? () => undefined : view.status,
+          onContact: view.contact,
+        });
+        try {
+          const status = await follower.untilOver();
+          view.end();
+          concludeFollow({ runId }, status, output);
+        } finally {
+          follower.close();
+          release();
+        }
+      });
+    });
+
+  program
+    .command('logs')
+    .description('print the events of a run from the artifact store; needs no server')
+    .argument('<run>', 'run id')
+    .option('--follow', 'go on until the run ends; Ctrl-C leaves')
+    .action(async (runId: string, flags: { follow?: boolean }, command: Command) => {
+      const { home, output } = contextOf(command);
+      const folder = requireRunFolder(home, runId);
+      const print = (line: string): void => data(output === 'json' ? line : printableLogLine(line));
+      if (!flags.follow) {
+        readRunLog(folder, 0).lines.forEach(print);
+        return;
+      }
+      const { signal, release } = untilInterrupted();
+      try {
+        await followRunLog(folder, signal, print);
+      } finally {
+        release();
+      }
+    });
+}
+
+async function listRuns(session: TemporalSession): Promise<ListedRun[]> {
+  return session.call('list of runs', async () => {
+    const runs: ListedRun[] = [];
+    for await (const run of session.client.workflow.list({ query: `WorkflowType = '${RUN_WORKFLOW}'` })) {
+      runs.push({
+        runId: run.workflowId,
+        state: run.status.name === 'COMPLETED' ? 'done' : run.status.name === 'CANCELLED' ? 'cancelled' : run.status.name.toLowerCase(),
+        started: run.startTime.toISOString(),
+        ended: run.closeTime?.toISOString() ?? null,
+      });
+      if (runs.length >= RUNS_MAX) break;
+    }
+    return runs.sort((a, b) => (a.started < b.started ? 1 : -1));
+  });
+}
+
+export function describeStatus(status: RunStatus): string {
+  const lines = [
+    `run       ${status.runId}`,
+    `state     ${status.state}${status.failure === null ? '' : `: ${status.failure}`}`,
+    `numerics  ${show(status.numericsClass)}`,
+  ];
+  if (status.result !== null) lines.push(`digest    ${status.result.resultDigest}`);
+  const rows = status.stages.flatMap((stage) => [
+    [stage.name, stage.state, '', '', '', ''],
+    ...stage.jobs.map((job) => [
+      `  ${job.kind}`,
+      job.memoised ? 'from the store' : '',
+      job.stepsTotal === 0 ? '' : `${job.step}/${job.stepsTotal}`,
+      job.checkpointStep === 0 ? '' : String(job.checkpointStep),
+      String(job.epoch),
+      job.workers.join(' '),
+    ]),
+  ]);
+  const columns = ['STAGE', 'STATE', 'STEP', 'CHECKPOINT', 'EPOCH', 'WORKERS'].map((title) => ({ title }));
+  lines.push('', table(columns, rows));
+  if (status.incidents.length > 0) {
+    lines.push('', 'incidents:');
+    for (const incident of status.incidents) {
+      const worker = incident.workerId === null ? '' : ` (${incident.workerId})`;
+      lines.push(
+        `  ${incident.jobKind} epoch ${incident.epoch}: ${incident.cause}${worker}: ${incident.message}; ` +
+          `went on from step ${incident.resumedFromStep}`,
+      );
+    }
+  }
+  return lines.join('\n');
+}

@@ -1,0 +1,103 @@
+/**
+ * The state home: one folder that holds everything a local installation keeps.
+ *
+ * `store/` artifacts · `serving/` published lists · `logs/` one file per process · `temporal.db` the durable engine's
+ * state · `scratch/` workers' temporary files · `processes.json` what runs now.
+ *
+ * 1. `processes.json` is written by the supervisor only, and atomically.
+ * 2. Processes are known by pid and start time: a recycled pid is never signalled.
+ */
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+
+import { CliError, hasCode } from './cli-error.js';
+
+export interface ProcessRecord {
+  pid: number;
+  /** Start time in the kernel's own units, as text; see `startMarkOf`. */
+  startMark: string;
+}
+
+export interface ServedProcess extends ProcessRecord {
+  address: string;
+  metrics: string | null;
+  restarts: number;
+}
+
+export interface WorkerProcess extends ServedProcess {
+  id: string;
+}
+
+/** Null members are not running at the moment (starting, or waiting before a restart). */
+export interface ProcessTable {
+  state: 'starting' | 'ready' | 'failed' | 'stopping';
+  /** Why the start failed; null otherwise. */
+  failure: string | null;
+  supervisor: ProcessRecord;
+  temporal: (ProcessRecord & { restarts: number }) | null;
+  controller: ServedProcess | null;
+  workers: WorkerProcess[];
+  /** Fixed for the life of the supervisor, so that a restarted server keeps its address. */
+  addresses: { temporal: string; ui: string | null; controller: string; controllerMetrics: string };
+  /** Incremented by every write, so that a reader can wait for a newer table. */
+  revision: number;
+}
+
+export interface Home {
+  root: string;
+  store: string;
+  serving: string;
+  logs: string;
+  scratch: string;
+  temporalDb: string;
+  processes: string;
+}
+
+export function homeAt(folder: string | undefined): Home {
+  const root = resolve(folder ?? process.env['COLLIMATE_HOME'] ?? '.collimate');
+  return {
+    root,
+    store: join(root, 'store'),
+    serving: join(root, 'serving'),
+    logs: join(root, 'logs'),
+    scratch: join(root, 'scratch'),
+    temporalDb: join(root, 'temporal.db'),
+    processes: join(root, 'processes.json'),
+  };
+}
+
+export function createHome(home: Home): void {
+  for (const folder of [home.root, home.store, home.serving, home.logs, home.scratch]) {
+    try {
+      mkdirSync(folder, { recursive: true });
+    } catch (error) {
+      if (!hasCode(error, 'EACCES', 'EROFS', 'ENOSPC', 'EEXIST', 'ENOTDIR')) throw error;
+      throw new CliError(
+        'badInput',
+        `expected a folder that can be written at ${folder}, but ${(error as Error).message}; choose another with --home`,
+      );
+    }
+  }
+}
+
+/** Null when nothing was ever started here, or everything was taken down. */
+export function readProcessTable(home: Home): ProcessTable | null {
+  try {
+    return JSON.parse(readFileSync(home.processes, 'utf8')) as ProcessTable;
+  } catch (error) {
+    if (hasCode(error, 'ENOENT')) return null;
+    throw new CliError('badInput', `${home.processes} cannot be read as JSON; stop what runs there and delete it`, {
+      cause: error,
+    });
+  }
+}
+
+export function writeProcessTable(home: Home, table: ProcessTable): void {
+  const temporary = `${home.processes}.${process.pid}.tmp`;
+  writeFileSync(temporary, `${JSON.stringify(table, null, 2)}\n`);
+  renameSync(temporary, home.processes);
+}
+
+export function removeProcessTable(home: Home): void {
+  rmSync(home.processes, { force: true });
+}

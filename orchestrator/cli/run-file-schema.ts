@@ -1,0 +1,187 @@
+/**
+ * The run file: one zod source for validation, types and the published JSON Schema.
+ *
+ * 1. Unknown keys are refused everywhere: a misspelt setting must not be ignored.
+ * 2. Field names equal those of the recipes (native/JOBS.md); what is left out takes the default of `resolveRecipes`.
+ * 3. Only checks of single values live here; checks across fields need the defaults and run on the resolved plan.
+ */
+import { z } from 'zod';
+
+import { INGEST_FORMATS, LORA_TARGETS } from '../recommender/recipes.js';
+
+const count = (max = 1_000_000_000) => z.int().min(1).max(max);
+const whole = (max = 1_000_000_000) => z.int().min(0).max(max);
+const positive = () => z.number().positive();
+const notNegative = () => z.number().nonnegative();
+const fraction = () => z.number().min(0).lt(1);
+const seed = () => z.int().min(0).describe('Seed of the counter-based generator.');
+
+/** Every field may be left out: the default is filled in later, so an explicit `null` is an error. */
+function fields<Shape extends Record<string, z.ZodType>>(shape: Shape) {
+  const optional = Object.fromEntries(
+    Object.entries(shape).map(([name, schema]) => [name, z.exactOptional(schema)]),
+  ) as unknown as { [Name in keyof Shape]: z.ZodExactOptional<Shape[Name]> };
+  return z.strictObject(optional);
+}
+
+const simulatedData = z.strictObject({
+  simulate: fields({
+    seed: seed(),
+    items: count(1_000_000).describe('Items of the simulated shop.'),
+    users: count(10_000_000).describe('Shoppers of the simulated shop.'),
+    eventsPerUserMin: count(10_000),
+    eventsPerUserMax: count(10_000),
+  }).describe('The seeded simulated shop: no files needed.'),
+});
+
+const fileData = z.strictObject({
+  format: z.enum(INGEST_FORMATS).describe('Form of the two files.'),
+  interactions: z.string().min(1).describe('Behaviour log, relative to the run file; .gz is read as it is.'),
+  items: z.string().min(1).describe('Item texts, relative to the run file; .gz is read as it is.'),
+  minEventsPerUser: z.exactOptional(count(1_000)),
+  minEventsPerItem: z.exactOptional(count(1_000)),
+});
+
+const textVectors = fields({ dim: count(4_096), minDocuments: count(), iterations: count(1_000), seed: seed() });
+
+const embed = fields({
+  dim: count(4_096),
+  layers: count(16),
+  intents: count(4_096),
+  epochs: count(100_000),
+  batchSize: count(10_000_000),
+  learningRate: positive(),
+  weightDecay: notNegative(),
+  intentWeight: notNegative(),
+  contrastWeight: notNegative(),
+  temperature: positive(),
+  contrastRowsMax: count(),
+  seed: seed(),
+  text: z
+    .union([textVectors, z.literal(false)])
+    .describe('Item text vectors (TF-IDF and truncated SVD); false: codes come from behaviour alone.'),
+});
+
+const codebooks = fields({
+  levels: count(8),
+  codes: count(65_536).describe('Codes per level.'),
+  iterations: count(10_000).describe('Lloyd iterations per level.'),
+  collaborativeWeight: notNegative(),
+  textWeight: notNegative(),
+  seed: seed(),
+});
+
+const render = fields({
+  vocabularySize: z.int().min(260).max(1_000_000).describe('Text tokens of the learned tokenizer.'),
+  historyItemsMax: count(10_000).describe('Newest items of a history that a prompt holds.'),
+  templates: z.array(z.string().min(1)).min(1),
+  seed: seed(),
+});
+
+const lora = z.strictObject({
+  lora: fields({
+    rank: count(1_024),
+    alpha: positive(),
+    targets: z.array(z.enum(LORA_TARGETS as [string, ...string[]])).min(1),
+  }),
+});
+
+const model = fields({
+  base: z
+    .string()
+    .min(1)
+    .describe('"scratch", or a Hugging Face model directory (Llama, Mistral, Qwen), relative to the run file.'),
+  train: z.union([z.literal('full'), lora]).describe('Which parameters are trained: all, or low-rank adapters.'),
+  layers: count(1_000),
+  dim: count(65_536),
+  heads: count(1_024),
+  kvHeads: count(1_024),
+  ffnDim: count(1_000_000),
+  ropeTheta: positive(),
+  normEps: positive(),
+  tieEmbeddings: z.boolean(),
+});
+
+const tune = fields({
+  steps: count(),
+  batchSequences: count(1_000_000),
+  lanes: count(4_096).describe('Parts of a batch whose gradients are summed by a fixed tree: a power of two.'),
+  learningRate: positive(),
+  minLearningRate: notNegative(),
+  warmupSteps: whole(),
+  weightDecay: notNegative(),
+  beta1: fraction(),
+  beta2: fraction(),
+  epsilon: positive(),
+  clipNorm: positive(),
+  dropout: fraction(),
+  seed: seed(),
+});
+
+const rank = fields({
+  beams: count(10_000),
+  topK: count(10_000),
+  scoreNormaliser: z.enum(['full', 'valid']),
+  shardPrompts: count().describe('Prompts per independent shard; part of the result, so it never follows the fleet.'),
+});
+
+const evaluate = fields({
+  k: z.array(count(10_000)).min(1).describe('Cut-offs of HR@k and NDCG@k, ascending.'),
+  cooccurrence: fields({
+    windows: z.array(count(10_000)).min(1),
+    backwardWeights: z.array(notNegative()).min(1),
+    historyDecays: z.array(positive()).min(1),
+  }).describe('Grid in which the co-occurrence baseline is tuned on the validation events.'),
+});
+
+const fleet = fields({
+  workers: fields({ min: count(10_000), max: count(10_000) }).describe('Fewest and most workers of one gang.'),
+  waitSeconds: positive().describe('How long a job waits for enough free workers before the run fails.'),
+});
+
+const checkpoints = fields({ dccf: whole(), codebooks: whole(), tune: whole() }).describe(
+  'Steps between two checkpoints; 0 for none. Never alters the result.',
+);
+
+export const runFileSchema = z
+  .strictObject({
+    name: z
+      .string()
+      .regex(/^[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$/, 'lower-case letters, digits and "-", at most 48 characters')
+      .describe('Name of the run; its id is the name, the date and a random part.'),
+    data: z
+      .union([z.string().min(1), simulatedData, fileData])
+      .describe('A folder whose files tell the format, the two files and their format, or the simulated shop.'),
+    seed: z.exactOptional(seed().describe('Seed of every part that does not name its own.')),
+    embed: z.exactOptional(embed.describe('Collaborative embeddings (DCCF) and item text vectors.')),
+    codebooks: z.exactOptional(codebooks.describe('Stage 1, alignment of tokens: residual codebooks, semantic ids.')),
+    render: z.exactOptional(render.describe('Rendering of histories to prompts and training examples.')),
+    model: z.exactOptional(model.describe('The language model.')),
+    tune: z.exactOptional(tune.describe('Stage 2, alignment of tasks: fine-tuning.')),
+    rank: z.exactOptional(rank.describe('Trie-constrained beam search.')),
+    evaluate: z.exactOptional(evaluate),
+    publish: z.exactOptional(
+      z
+        .union([z.boolean(), z.strictObject({ k: count(1_000) })])
+        .describe('Whether (and how long a list of) every user is published for look-up.'),
+    ),
+    fleet: z.exactOptional(fleet),
+    checkpoints: z.exactOptional(checkpoints),
+    numericsClass: z.exactOptional(
+      z.string().min(1).describe('Pins the numerics class; left out, that of the first free worker.'),
+    ),
+    historyEventsMax: z.exactOptional(
+      z.int().min(50).max(20_000).describe('Temporal history events after which a stage continues as new.'),
+    ),
+  })
+  .describe('Run file of Collimate.');
+
+export type RunFile = z.output<typeof runFileSchema>;
+
+/** The JSON Schema of the run file, from the same source; checked in as run-file.schema.json. */
+export function runFileJsonSchema(): Record<string, unknown> {
+  return {
+    ...z.toJSONSchema(runFileSchema, { target: 'draft-2020-12', io: 'input' }),
+    title: 'Collimate run file',
+  };
+}

@@ -1,0 +1,214 @@
+/**
+ * A run file resolved to a `RunPlan`: defaults filled in, fields checked against each other, files put into the store.
+ *
+ * 1. Nothing is stored before every check has passed.
+ * 2. Fleet, checkpoints and names never enter a recipe, so that they cannot change a result.
+ */
+import { randomBytes } from 'node:crypto';
+import { resolve } from 'node:path';
+
+import { type Digest, type RunPlan } from '../../workflows/contract.js';
+import { BadInputError } from '../recommender/domain-job.js';
+import { type RecipeOverrides, type Recipes, resolveRecipes, type TuneOverrides } from '../recommender/recipes.js';
+import { CliError } from './cli-error.js';
+import { recogniseDataFolder, requireDataFile, requireModelFolder } from './data-source.js';
+import { type Finding, type LoadedRunFile } from './run-file.js';
+import { type RunFile } from './run-file-schema.js';
+
+/** A plan whose files are still paths. */
+export interface ResolvedRun {
+  plan: Omit<RunPlan, 'inputs' | 'baseFiles'>;
+  inputPaths: Record<string, string>;
+  basePaths: Record<string, string>;
+}
+
+export const PLAN_DEFAULTS = {
+  fleet: { min: 1, max: 8, waitSeconds: 120 },
+  checkpoints: { dccf: 500, codebooks: 25, tune: 50 },
+  historyEventsMax: 4_000,
+  shardPrompts: 512,
+};
+
+/** `baseFolder` is what relative paths in the file are relative to. `dataFolder` replaces the file's `data`. */
+export function resolveRun(
+  loaded: LoadedRunFile,
+  options: { baseFolder: string; dataFolder?: string | undefined; now?: Date },
+): ResolvedRun {
+  const { value } = loaded;
+  const near = (path: string): string => resolve(options.baseFolder, path);
+  const data = resolveData(options.dataFolder === undefined ? value.data : resolve(options.dataFolder), near);
+  const basePaths = isScratch(value) ? {} : requireModelFolder(near(value.model?.base ?? ''));
+  const recipes = resolveOverrides({ ...overridesOf(value), ...data.overrides });
+  const fleet = {
+    min: value.fleet?.workers?.min ?? PLAN_DEFAULTS.fleet.min,
+    max: value.fleet?.workers?.max ?? Math.max(PLAN_DEFAULTS.fleet.max, value.fleet?.workers?.min ?? 0),
+    waitSeconds: value.fleet?.waitSeconds ?? PLAN_DEFAULTS.fleet.waitSeconds,
+  };
+  const findings = [...checkRecipes(recipes), ...checkFleet(fleet), ...checkModel(value)];
+  if (findings.length > 0) throw new CliError('badInput', loaded.locate(findings).join('\n'));
+  return {
+    plan: {
+      runId: makeRunId(value.name, options.now ?? new Date()),
+      name: value.name,
+      numericsClass: value.numericsClass ?? null,
+      recipes,
+      fleet,
+      checkpointIntervalSteps: { ...PLAN_DEFAULTS.checkpoints, ...value.checkpoints },
+      historyEventsMax: value.historyEventsMax ?? PLAN_DEFAULTS.historyEventsMax,
+      rankShardPrompts: value.rank?.shardPrompts ?? PLAN_DEFAULTS.shardPrompts,
+      publish: value.publish !== false,
+    },
+    inputPaths: data.inputPaths,
+    basePaths,
+  };
+}
+
+/** Stores the files and completes the plan. */
+export async function storeInputs(run: ResolvedRun, put: (path: string) => Promise<Digest>): Promise<RunPlan> {
+  const stored = async (paths: Record<string, string>): Promise<Record<string, Digest>> => {
+    const digests: Record<string, Digest> = {};
+    for (const [name, path] of Object.entries(paths)) digests[name] = await put(path);
+    return digests;
+  };
+  return { ...run.plan, inputs: await stored(run.inputPaths), baseFiles: await stored(run.basePaths) };
+}
+
+/** Name, UTC time and a random part: unique, and in the order of time for people. */
+export function makeRunId(name: string, now: Date): string {
+  const stamp = now.toISOString().replace(/[-:]/g, '').replace('T', '-').slice(0, 15);
+  return `${name}-${stamp}-${randomBytes(2).toString('hex')}`;
+}
+
+function isScratch(value: RunFile): boolean {
+  return (value.model?.base ?? 'scratch') === 'scratch';
+}
+
+function resolveData(
+  data: RunFile['data'],
+  near: (path: string) => string,
+): { overrides: Pick<RecipeOverrides, 'simulate' | 'ingest'>; inputPaths: Record<string, string> } {
+  if (typeof data === 'object' && 'simulate' in data) {
+    return { overrides: { simulate: data.simulate, ingest: { format: 'collimate' } }, inputPaths: {} };
+  }
+  const found = typeof data === 'string' ? recogniseDataFolder(near(data)) : data;
+  const interactions = requireDataFile(near(found.interactions), 'a behaviour log');
+  const items = requireDataFile(near(found.items), 'item texts');
+  const filters = typeof data === 'string' ? {} : definedOf(data, 'minEventsPerUser', 'minEventsPerItem');
+  return {
+    overrides: { simulate: null, ingest: { format: found.format, ...filters } },
+    inputPaths: { interactions, items },
+  };
+}
+
+function definedOf<T extends object, K extends keyof T>(value: T, ...keys: K[]): Partial<Pick<T, K>> {
+  return Object.fromEntries(keys.filter((key) => value[key] !== undefined).map((key) => [key, value[key]])) as Partial<
+    Pick<T, K>
+  >;
+}
+
+/** The run file's sections as overrides of the recipes. */
+function overridesOf(value: RunFile): RecipeOverrides {
+  const { text, ...dccf } = value.embed ?? {};
+  const { shardPrompts: _shardPrompts, ...rank } = value.rank ?? {};
+  const { base: _base, train, ...scratch } = value.model ?? {};
+  const tune: TuneOverrides = { ...value.tune };
+  tune.base = isScratch(value) ? { kind: 'scratch', ...scratch } : { kind: 'huggingface' };
+  if (train === 'full') tune.trainable = { kind: 'full' };
+  else if (train !== undefined) tune.trainable = { kind: 'lora', ...train.lora };
+  const { cooccurrence, ...evaluate } = value.evaluate ?? {};
+  const overrides: RecipeOverrides = {
+    dccf,
+    codebooks: value.codebooks ?? {},
+    render: value.render ?? {},
+    tune,
+    rank,
+    // A partial grid is completed by resolveRecipes.
+    evaluate: { ...evaluate, ...(cooccurrence && { cooccurrence: cooccurrence as Recipes['evaluate']['cooccurrence'] }) },
+    assemble: typeof value.publish === 'object' ? { k: value.publish.k } : {},
+  };
+  if (value.seed !== undefined) overrides.seed = value.seed;
+  if (text !== undefined) overrides.textVectors = text === false ? null : text;
+  return overrides;
+}
+
+function resolveOverrides(overrides: RecipeOverrides): Recipes {
+  try {
+    const recipes = resolveRecipes(overrides);
+    // A published list can hold no more than the ranking gives, unless the file asks for it (an error then).
+    if (overrides.assemble?.k === undefined) recipes.assemble.k = Math.min(recipes.assemble.k, recipes.rank.topK);
+    return recipes;
+  } catch (error) {
+    if (error instanceof BadInputError) throw new CliError('badInput', error.message, { cause: error });
+    throw error;
+  }
+}
+
+function checkRecipes(recipes: Recipes): Finding[] {
+  const findings: Finding[] = [];
+  const expect = (holds: boolean, path: string[], message: string): void => {
+    if (!holds) findings.push({ path, message });
+  };
+  const { tune, rank, assemble, simulate, codebooks, evaluate } = recipes;
+  if (simulate !== null) {
+    expect(
+      simulate.eventsPerUserMin <= simulate.eventsPerUserMax,
+      ['data', 'simulate', 'eventsPerUserMax'],
+      `expected at least eventsPerUserMin (${simulate.eventsPerUserMin}), got ${simulate.eventsPerUserMax}`,
+    );
+  }
+  if (tune.base.kind === 'scratch') {
+    const { dim, heads, kvHeads } = tune.base;
+    expect(
+      dim % heads === 0 && (dim / heads) % 2 === 0,
+      ['model', 'dim'],
+      `expected a multiple of twice the number of heads (${heads}), got ${dim}`,
+    );
+    expect(heads % kvHeads === 0, ['model', 'kvHeads'], `expected a divisor of heads (${heads}), got ${kvHeads}`);
+  }
+  expect((tune.lanes & (tune.lanes - 1)) === 0, ['tune', 'lanes'], `expected a power of two, got ${tune.lanes}`);
+  expect(
+    tune.batchSequences % tune.lanes === 0,
+    ['tune', 'batchSequences'],
+    `expected a multiple of lanes (${tune.lanes}), got ${tune.batchSequences}`,
+  );
+  expect(
+    tune.minLearningRate <= tune.learningRate,
+    ['tune', 'minLearningRate'],
+    `expected at most learningRate (${tune.learningRate}), got ${tune.minLearningRate}`,
+  );
+  expect(rank.topK <= rank.beams, ['rank', 'topK'], `expected at most beams (${rank.beams}), got ${rank.topK}`);
+  expect(
+    evaluate.k.every((k, index) => index === 0 || k > (evaluate.k[index - 1] ?? 0)),
+    ['evaluate', 'k'],
+    `expected ascending cut-offs, got ${evaluate.k.join(', ')}`,
+  );
+  expect(
+    Math.max(...evaluate.k) <= rank.topK,
+    ['evaluate', 'k'],
+    `expected cut-offs of at most rank.topK (${rank.topK}), got ${Math.max(...evaluate.k)}`,
+  );
+  expect(assemble.k <= rank.topK, ['publish', 'k'], `expected at most rank.topK (${rank.topK}), got ${assemble.k}`);
+  expect(
+    codebooks.collaborativeWeight > 0 || (codebooks.textWeight > 0 && recipes.textVectors !== null),
+    ['codebooks', 'collaborativeWeight'],
+    'expected a weight above 0 for behaviour or for text, got none',
+  );
+  return findings;
+}
+
+function checkFleet(fleet: RunPlan['fleet']): Finding[] {
+  if (fleet.min <= fleet.max) return [];
+  return [{ path: ['fleet', 'workers', 'max'], message: `expected at least min (${fleet.min}), got ${fleet.max}` }];
+}
+
+function checkModel(value: RunFile): Finding[] {
+  if (isScratch(value)) return [];
+  const sized = ['layers', 'dim', 'heads', 'kvHeads', 'ffnDim', 'ropeTheta', 'normEps', 'tieEmbeddings'] as const;
+  return sized
+    .filter((key) => value.model?.[key] !== undefined)
+    .map((key) => ({
+      path: ['model', key],
+      message: `expected only with base "scratch"; a Hugging Face model brings its own "${key}"; delete the line`,
+      atKey: true,
+    }));
+}

@@ -1,0 +1,62 @@
+/** The Fleet gRPC service: from join streams to the registry, and from run events to followers. */
+import { status } from '@grpc/grpc-js';
+
+import type { FleetServiceHandlers } from '../../proto/generated/collimate/v1/FleetService.js';
+import type { FleetMember, FleetRegistry } from '../fleet/registry.js';
+import type { RunEvents } from '../fleet/run-events.js';
+
+export const BEAT_INTERVAL_MS = 1_000;
+
+export function fleetService(fleet: FleetRegistry, events: RunEvents): FleetServiceHandlers {
+  return {
+    Join(call) {
+      let member: FleetMember | null = null;
+      const leave = (): void => {
+        if (member !== null) fleet.leave(member);
+        member = null;
+      };
+      call.on('data', (request) => {
+        if (request.hello != null) {
+          const { workerId, address, metricsAddress, numericsClass, engineRevision, pid } = request.hello;
+          member = fleet.join({ workerId, address, metricsAddress, numericsClass, engineRevision, pid });
+          call.write({ beatIntervalMs: BEAT_INTERVAL_MS });
+        } else if (request.beat != null && member !== null) {
+          const { lease } = request.beat;
+          fleet.beat(member, lease === null ? null : { jobId: lease.jobId, epoch: lease.epoch });
+        }
+      });
+      call.on('end', () => {
+        leave();
+        call.end();
+      });
+      call.on('cancelled', leave);
+      call.on('close', leave);
+      call.on('error', leave);
+    },
+
+    ListWorkers(_call, callback) {
+      callback(null, {
+        workers: fleet.list().map(({ lease, joinedUnixSeconds, lastSeenUnixSeconds, ...hello }) => ({
+          hello,
+          lease,
+          joinedUnixSeconds,
+          lastSeenUnixSeconds,
+        })),
+      });
+    },
+
+    WatchRun(call) {
+      const { runId } = call.request;
+      if (runId === '') {
+        call.destroy(Object.assign(new Error('expected a run id'), { code: status.INVALID_ARGUMENT }));
+        return;
+      }
+      const unfollow = events.follow(runId, (entry) => {
+        call.write(entry);
+      });
+      call.on('cancelled', unfollow);
+      call.on('close', unfollow);
+      call.on('error', unfollow);
+    },
+  };
+}

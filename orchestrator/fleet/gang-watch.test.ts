@@ -1,0 +1,90 @@
+import { EventEmitter } from 'node:events';
+
+import { status, type ClientReadableStream } from '@grpc/grpc-js';
+import { describe, expect, it } from 'vitest';
+
+import type { WatchJobResponse__Output } from '../../proto/generated/collimate/v1/WatchJobResponse.js';
+import { GangWatch } from './gang-watch.js';
+
+/** Two members whose streams the test drives, so that every interleaving can be played. */
+function harness() {
+  const streams: Record<string, EventEmitter[]> = { 'w-0': [], 'w-1': [] };
+  const attachedAfter: Record<string, number[]> = { 'w-0': [], 'w-1': [] };
+  let sequence = 0;
+  const watch = new GangWatch({
+    target: { jobId: 'job', epoch: 1, members: ['w-0', 'w-1'].map((workerId) => ({ workerId, address: 'x:1' })) },
+    openStream: (member, afterSequence) => {
+      const stream = Object.assign(new EventEmitter(), { cancel: () => undefined });
+      streams[member.workerId]?.push(stream);
+      attachedAfter[member.workerId]?.push(afterSequence);
+      return stream as unknown as ClientReadableStream<WatchJobResponse__Output>;
+    },
+    onEvent: () => undefined,
+  });
+  const latest = (worker: string): EventEmitter | undefined => streams[worker]?.at(-1);
+  return {
+    watch,
+    attachedAfter,
+    send: (worker: string, event: object) => {
+      sequence += 1;
+      latest(worker)?.emit('data', { event: { jobId: 'job', epoch: 1, sequence, ...event } });
+    },
+    breakStream: (worker: string, code = status.UNAVAILABLE) =>
+      latest(worker)?.emit('error', Object.assign(new Error('gone'), { code, details: 'gone' })),
+    next: (afterStep = 0) => watch.next(afterStep, new AbortController().signal),
+  };
+}
+
+const peerLost = { failed: { cause: 'FAILURE_CAUSE_PEER_LOST', message: 'peer 1 lost' } };
+
+describe('GangWatch', () => {
+  it('tells checkpoints beyond the step asked for, then the end', async () => {
+    const { next, send } = harness();
+    send('w-0', { step: { step: 7, stepsTotal: 20, metrics: {} } });
+    send('w-0', { checkpoint: { step: 5 } });
+    expect(await next(0)).toEqual({ type: 'checkpoint', step: 5, stepsTotal: 20 });
+    const waiting = next(5);
+    send('w-0', { finished: { resultJson: '{"key":"k"}' } });
+    expect(await waiting).toEqual({ type: 'finished', step: 7, result: { key: 'k' } });
+  });
+
+  it('names the worker that died, not the peer that noticed first', async () => {
+    const { next, send, breakStream } = harness();
+    send('w-0', peerLost);
+    breakStream('w-1', status.NOT_FOUND);
+    expect(await next()).toMatchObject({ type: 'failed', cause: 'worker_lost', workerId: 'w-1' });
+  });
+
+  it('tells peer_lost when no other cause shows', async () => {
+    const { next, send } = harness();
+    send('w-0', peerLost);
+    expect(await next()).toMatchObject({ type: 'failed', cause: 'peer_lost', workerId: 'w-0' });
+  });
+
+  it('attaches again after the last sequence seen, and gives up after its tries', async () => {
+    const { next, send, breakStream, attachedAfter } = harness();
+    send('w-1', { step: { step: 1, stepsTotal: 2, metrics: {} } });
+    const end = next();
+    for (let tries = 0; tries <= 3; tries += 1) {
+      breakStream('w-1');
+      await new Promise((resolve) => setTimeout(resolve, 200));
+    }
+    expect(attachedAfter['w-1']).toEqual([0, 1, 1, 1]);
+    expect(await end).toMatchObject({ type: 'failed', cause: 'worker_lost', workerId: 'w-1' });
+  });
+
+  it('lets a finish of rank 0 win over a rank that dies afterwards', async () => {
+    const { next, send, breakStream } = harness();
+    send('w-0', { finished: { resultJson: '{"key":"k"}' } });
+    breakStream('w-1', status.NOT_FOUND);
+    expect(await next()).toMatchObject({ type: 'finished' });
+  });
+
+  it('stops waiting when its signal aborts', async () => {
+    const { watch } = harness();
+    const abort = new AbortController();
+    const waiting = watch.next(0, abort.signal);
+    abort.abort(new Error('cancelled'));
+    await expect(waiting).rejects.toThrow('cancelled');
+  });
+});

@@ -1,0 +1,106 @@
+/**
+ * Who is in the fleet: filled by the join streams of workers, emptied when a stream ends.
+ *
+ * 1. Nothing here is durable. A restarted controller starts empty and is full again once the workers have re-joined.
+ * 2. A worker id names one process at a time: a second join under the same id replaces the first.
+ */
+import { EventEmitter } from 'node:events';
+
+import { DOMAIN_NUMERICS_CLASS } from '../../workflows/contract.js';
+
+export interface WorkerIdentity {
+  workerId: string;
+  address: string;
+  metricsAddress: string;
+  numericsClass: string;
+  engineRevision: string;
+  pid: number;
+}
+
+export interface LeaseHolder {
+  jobId: string;
+  epoch: number;
+}
+
+export interface FleetMember extends WorkerIdentity {
+  lease: LeaseHolder | null;
+  joinedUnixSeconds: number;
+  lastSeenUnixSeconds: number;
+}
+
+export interface Requirements {
+  numericsClass: string;
+  engineRevision: string;
+}
+
+interface RegistryEvents {
+  joined: [FleetMember];
+  lost: [FleetMember];
+  changed: [];
+  beat: [];
+}
+
+const nowSeconds = (): number => Date.now() / 1000;
+
+export class FleetRegistry extends EventEmitter<RegistryEvents> {
+  readonly #members = new Map<string, FleetMember>();
+
+  join(identity: WorkerIdentity): FleetMember {
+    const member = { ...identity, lease: null, joinedUnixSeconds: nowSeconds(), lastSeenUnixSeconds: nowSeconds() };
+    this.#members.set(identity.workerId, member);
+    this.emit('joined', member);
+    this.emit('changed');
+    return member;
+  }
+
+  beat(member: FleetMember, lease: LeaseHolder | null): void {
+    member.lastSeenUnixSeconds = nowSeconds();
+    this.setLease(member, lease);
+    this.emit('beat');
+  }
+
+  setLease(member: FleetMember, lease: LeaseHolder | null): void {
+    const changed = member.lease?.jobId !== lease?.jobId || member.lease?.epoch !== lease?.epoch;
+    member.lease = lease;
+    if (changed) this.emit('changed');
+  }
+
+  /** Called when the member's stream ended. A member that was replaced in the meantime is left alone. */
+  leave(member: FleetMember): void {
+    if (this.#members.get(member.workerId) !== member) return;
+    this.#members.delete(member.workerId);
+    this.emit('lost', member);
+    this.emit('changed');
+  }
+
+  get(workerId: string): FleetMember | undefined {
+    return this.#members.get(workerId);
+  }
+
+  /** Members in worker-id order. */
+  list(): FleetMember[] {
+    return [...this.#members.values()].sort((a, b) => (a.workerId < b.workerId ? -1 : 1));
+  }
+
+  /** Members that may run a job of this class, in worker-id order. Domain jobs run on every class. */
+  compatible({ numericsClass, engineRevision }: Requirements): FleetMember[] {
+    return this.list().filter(
+      (member) =>
+        member.engineRevision === engineRevision &&
+        (numericsClass === DOMAIN_NUMERICS_CLASS || member.numericsClass === numericsClass),
+    );
+  }
+
+  /** Resolves at the next change of membership or lease, or after `timeoutMs`. */
+  async changed(timeoutMs: number): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const done = (): void => {
+        clearTimeout(timer);
+        this.off('changed', done);
+        resolve();
+      };
+      const timer = setTimeout(done, timeoutMs);
+      this.on('changed', done);
+    });
+  }
+}

@@ -1,0 +1,75 @@
+/** From what is heard of runs and of the fleet to the controller's metrics. */
+import type { JobEvent__Output } from '../../proto/generated/collimate/v1/JobEvent.js';
+import type { Incident, StageName } from '../../workflows/contract.js';
+import type { Metrics } from '../telemetry/metrics.js';
+import { STEP_NUMBERS } from '../telemetry/registry.js';
+import type { FleetRegistry } from './registry.js';
+
+const ENDED_STATES = new Set(['done', 'failed', 'cancelled']);
+
+export class RunMetrics {
+  readonly #metrics: Metrics;
+
+  constructor(metrics: Metrics) {
+    this.#metrics = metrics;
+  }
+
+  jobEvent({ runId: run, stage }: { runId: string; stage: string }, event: JobEvent__Output): void {
+    const metrics = this.#metrics;
+    if (event.step != null) {
+      const { step, stepsTotal } = event.step;
+      // Jobs also report numbers that are no metric (users ranked, lines read); they stay in the event file.
+      const known = Object.entries(event.step.metrics).filter(([name]) => Object.hasOwn(STEP_NUMBERS, name));
+      metrics.recordStep({ run, stage, rank: event.rank, step, stepsTotal, numbers: Object.fromEntries(known) });
+    } else if (event.checkpoint != null) {
+      const { step, bytes, seconds } = event.checkpoint;
+      metrics.observe('collimate_checkpoint_duration_seconds', { run, stage }, seconds);
+      metrics.set('collimate_checkpoint_size_bytes', { run, stage }, bytes);
+      metrics.set('collimate_checkpoint_step', { run, stage }, step);
+      metrics.set('collimate_checkpoint_last_success_timestamp_seconds', { run, stage }, Date.now() / 1000);
+    } else if (event.rank === 0 && event.finished != null) {
+      metrics.inc('collimate_jobs_total', { run, stage, outcome: 'finished' });
+    } else if (event.failed != null) {
+      metrics.inc('collimate_jobs_total', { run, stage, outcome: 'failed' });
+    }
+  }
+
+  incident(run: string, { stage, cause }: Incident): void {
+    this.#metrics.inc('collimate_restarts_total', { run, stage, cause });
+  }
+
+  runState(run: string, stage: StageName | null, state: string): void {
+    const metrics = this.#metrics;
+    if (stage !== null) {
+      metrics.setStageState({ run, stage, state });
+      return;
+    }
+    if (state === 'running') metrics.set('collimate_run_start_timestamp_seconds', { run }, Date.now() / 1000);
+    metrics.setRunState(run, state);
+    if (ENDED_STATES.has(state)) metrics.removeRun(run);
+  }
+}
+
+/** Keeps the fleet's gauges current. */
+export function exportFleet(fleet: FleetRegistry, metrics: Metrics): void {
+  const refresh = (): void => {
+    const members = fleet.list();
+    const leased = members.filter((member) => member.lease !== null).length;
+    metrics.set('collimate_workers', { state: 'leased' }, leased);
+    metrics.set('collimate_workers', { state: 'idle' }, members.length - leased);
+    for (const { workerId: worker, lastSeenUnixSeconds } of members) {
+      metrics.set('collimate_worker_last_seen_timestamp_seconds', { worker }, lastSeenUnixSeconds);
+    }
+  };
+  fleet.on('changed', refresh);
+  fleet.on('beat', refresh);
+  fleet.on('joined', ({ workerId: worker, numericsClass: numerics_class, engineRevision: engine_revision }) => {
+    metrics.set('collimate_worker_info', { worker, numerics_class, engine_revision }, 1);
+  });
+  fleet.on('lost', ({ workerId: worker, numericsClass: numerics_class, engineRevision: engine_revision }) => {
+    metrics.inc('collimate_workers_lost_total', {});
+    metrics.remove('collimate_worker_info', { worker, numerics_class, engine_revision });
+    metrics.remove('collimate_worker_last_seen_timestamp_seconds', { worker });
+  });
+  refresh();
+}

@@ -1,0 +1,128 @@
+/**
+ * The controller's side of the Worker service: one channel per worker address, one watch per attempt.
+ *
+ * 1. Every unary call carries job id and epoch and has a deadline.
+ * 2. A refusal that is an answer (busy, stale) is a value; giving back what is already gone is not an error.
+ */
+import { status, type ServiceError } from '@grpc/grpc-js';
+
+import type { GangPlace } from '../../proto/generated/collimate/v1/GangPlace.js';
+import type { JobDefinition } from '../../proto/generated/collimate/v1/JobDefinition.js';
+import type { JobEvent__Output } from '../../proto/generated/collimate/v1/JobEvent.js';
+import type { WorkerServiceClient } from '../../proto/generated/collimate/v1/WorkerService.js';
+import type { Attempt } from '../../workflows/activity-contract.js';
+import type { GangMember } from '../../workflows/contract.js';
+import { loadService, makeClient, unary } from './channel.js';
+import { GangWatch } from './gang-watch.js';
+
+const RESERVE_DEADLINE_MS = 5_000;
+const CALL_DEADLINE_MS = 5_000;
+/** Aborting a job waits for its current step. */
+const RELEASE_DEADLINE_MS = 20_000;
+
+type AttemptRef = Pick<Attempt, 'jobId' | 'epoch'>;
+
+export interface StartOrder {
+  attempt: Attempt;
+  definition: JobDefinition;
+  place: GangPlace;
+  resumeManifestDigest: string;
+  checkpointIntervalSteps: number;
+}
+
+export class WorkerClients {
+  readonly #clients = new Map<string, WorkerServiceClient>();
+  readonly #watches = new Map<string, GangWatch>();
+
+  /** False when the worker works for another job or cannot be reached. Throws when the epoch is stale. */
+  async reserve(member: GangMember, attempt: AttemptRef, ttlMs: number): Promise<boolean> {
+    const client = this.#client(member.address);
+    try {
+      await unary(client, 'reserve', { job: refOf(attempt), ttlMs }, { deadlineMs: RESERVE_DEADLINE_MS });
+      return true;
+    } catch (error) {
+      const { code } = error as ServiceError;
+      if (code === status.FAILED_PRECONDITION) throw error;
+      return false;
+    }
+  }
+
+  async release(member: GangMember, attempt: AttemptRef): Promise<void> {
+    const client = this.#client(member.address);
+    try {
+      await unary(client, 'release', { job: refOf(attempt) }, { deadlineMs: RELEASE_DEADLINE_MS });
+    } catch {
+      // The worker is gone or its lease lapses by itself; there is nothing left to give back.
+    }
+  }
+
+  async start(member: GangMember, { attempt, ...order }: StartOrder): Promise<void> {
+    const { runId, stage } = attempt;
+    const request = { job: refOf(attempt), runId, stage, ...order };
+    await unary(this.#client(member.address), 'startJob', request, { deadlineMs: CALL_DEADLINE_MS });
+  }
+
+  async stop(member: GangMember, attempt: AttemptRef): Promise<void> {
+    const request = { job: refOf(attempt) };
+    await unary(this.#client(member.address), 'stopJob', request, { deadlineMs: CALL_DEADLINE_MS });
+  }
+
+  /** The attempt's watch; made at the first call and kept until `endWatch`. */
+  watch(
+    attempt: Attempt,
+    members: GangMember[],
+    onEvent: (member: GangMember, event: JobEvent__Output) => void,
+  ): GangWatch {
+    const name = watchName(attempt);
+    const known = this.#watches.get(name);
+    if (known !== undefined) return known;
+    const { jobId, epoch } = attempt;
+    const watch = new GangWatch({
+      target: { jobId, epoch, members },
+      openStream: (member, afterSequence) =>
+        this.#client(member.address).watchJob({ job: refOf(attempt), afterSequence }),
+      onEvent,
+    });
+    this.#watches.set(name, watch);
+    return watch;
+  }
+
+  endWatch(attempt: AttemptRef): void {
+    const name = watchName(attempt);
+    this.#watches.get(name)?.close();
+    this.#watches.delete(name);
+  }
+
+  /** Drops the channel to an address at which no worker is any more. */
+  forget(address: string): void {
+    this.#clients.get(address)?.close();
+    this.#clients.delete(address);
+  }
+
+  close(): void {
+    for (const watch of this.#watches.values()) watch.close();
+    for (const address of [...this.#clients.keys()]) this.forget(address);
+  }
+
+  #client(address: string): WorkerServiceClient {
+    const known = this.#clients.get(address);
+    if (known !== undefined) return known;
+    const client = makeClient<WorkerServiceClient>(loadWorkerService(), address);
+    this.#clients.set(address, client);
+    return client;
+  }
+}
+
+/** Loaded once: parsing the proto files takes a few milliseconds. */
+let workerServiceLoaded: ReturnType<typeof loadService<'WorkerService'>> | null = null;
+function loadWorkerService(): ReturnType<typeof loadService<'WorkerService'>> {
+  return (workerServiceLoaded ??= loadService('WorkerService'));
+}
+
+function refOf({ jobId, epoch }: AttemptRef): { jobId: string; epoch: number } {
+  return { jobId, epoch };
+}
+
+function watchName({ jobId, epoch }: AttemptRef): string {
+  return `${jobId}#${String(epoch)}`;
+}

@@ -1,0 +1,50 @@
+/** Job kind `ingest`: raw logs to dataset, catalogue, users and graph. */
+import { datasetTensors, trainingGraphTensors } from './dataset.js';
+import { type DomainJob } from './domain-job.js';
+import { writeJson, writeNdjson } from './files.js';
+import { ingest } from './ingest.js';
+import { inputPath, outputPath } from './job-files.js';
+import { RecipeFields } from './recipe-fields.js';
+import { INGEST_FORMATS } from './recipes.js';
+import { writeSafetensors } from './safetensors.js';
+
+export const ingestJob: DomainJob = async (context) => {
+  const fields = new RecipeFields('ingest', context.recipe);
+  const recipe = {
+    format: fields.oneOf('format', INGEST_FORMATS),
+    minEventsPerUser: fields.integer('minEventsPerUser', { min: 1 }),
+    minEventsPerItem: fields.integer('minEventsPerItem', { min: 1 }),
+  };
+  const files = { interactions: inputPath(context, 'interactions'), items: context.inputs['items'] ?? null };
+  const { dataset, catalogue, userIds, report } = await ingest(files, recipe);
+  context.report(1, 1, { users: dataset.userCount, items: dataset.itemCount, events: dataset.items.length });
+  const outputs = {
+    dataset: 'dataset.safetensors',
+    catalogue: 'catalogue.ndjson',
+    users: 'users.ndjson',
+    graph: 'graph.safetensors',
+    ingest_report: 'ingest_report.json',
+  };
+  await writeSafetensors(outputPath(context, outputs.dataset), datasetTensors(dataset));
+  await writeNdjson(outputPath(context, outputs.catalogue), catalogue);
+  await writeNdjson(
+    outputPath(context, outputs.users),
+    userIds.map((user) => ({ user })),
+  );
+  await writeSafetensors(outputPath(context, outputs.graph), trainingGraphTensors(dataset));
+  await writeJson(outputPath(context, outputs.ingest_report), report);
+  const { users, itemsKept, events, usersTrainingOnly, duplicateEvents, itemsWithoutMetadata } = report;
+  const malformedLines = report.interactions.malformed + (report.items?.malformed ?? 0);
+  return {
+    outputs,
+    summary: {
+      users,
+      items: itemsKept,
+      events,
+      usersTrainingOnly,
+      duplicateEvents,
+      itemsWithoutMetadata,
+      malformedLines,
+    },
+  };
+};

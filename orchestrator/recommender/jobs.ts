@@ -1,0 +1,18 @@
+/** Every domain job by its kind. */
+import { type DomainJobKind } from '../../workflows/contract.js';
+import { assembleJob } from './assemble-job.js';
+import { type DomainJob } from './domain-job.js';
+import { evaluateJob } from './evaluate-job.js';
+import { ingestJob } from './ingest-job.js';
+import { renderJob } from './render-job.js';
+import { simulateJob } from './simulate-job.js';
+import { textVectorsJob } from './text-vectors-job.js';
+
+export const domainJobs: Record<DomainJobKind, DomainJob> = {
+  simulate: simulateJob,
+  ingest: ingestJob,
+  text_vectors: textVectorsJob,
+  render: renderJob,
+  evaluate: evaluateJob,
+  assemble: assembleJob,
+};

@@ -1,0 +1,58 @@
+/** Ranked lists of many shards, merged: one list a user, each user once. */
+import { BadInputError } from './domain-job.js';
+import { SafetensorsFile } from './safetensors.js';
+
+export interface RankedList {
+  /** Best first; −1 behind the end. */
+  items: Int32Array;
+  scores: Float32Array;
+}
+
+const LIST_INPUT = /^lists_(\d+)$/;
+
+/** Reads the inputs `lists_0`, `lists_1`, … in that order. `inputs`: input name to path. */
+export async function readRankedLists(inputs: Record<string, string>): Promise<Map<number, RankedList>> {
+  const shards = Object.keys(inputs)
+    .filter((name) => LIST_INPUT.test(name))
+    .sort((a, b) => shardNumber(a) - shardNumber(b));
+  if (shards.length === 0) throw new BadInputError('expected inputs lists_0, lists_1, …, got none; run rank first');
+  const lists = new Map<number, RankedList>();
+  for (const name of shards) {
+    const file = await SafetensorsFile.open(inputs[name] ?? '');
+    const { data: users } = file.i32('users', [-1]);
+    const { data: items, shape } = file.i32('items', [users.length, -1]);
+    const width = shape[1] ?? 0;
+    const { data: scores } = file.f32('scores', [users.length, width]);
+    users.forEach((user, row) => {
+      if (lists.has(user)) throw new BadInputError(`${name}: expected each user in one list, got user ${user} twice`);
+      const [begin, end] = [row * width, (row + 1) * width];
+      lists.set(user, { items: items.subarray(begin, end), scores: scores.subarray(begin, end) });
+    });
+  }
+  return lists;
+}
+
+/** The list of a user that must have one. */
+export function listOf(lists: ReadonlyMap<number, RankedList>, user: number): RankedList {
+  const list = lists.get(user);
+  if (list === undefined) {
+    throw new BadInputError(`lists: expected a list for user ${user}, got none; every rank shard must be an input`);
+  }
+  return list;
+}
+
+/** Items of a list that a user may be shown, best first: not removed, no repeats, at most `k`. */
+export function showable(
+  list: RankedList,
+  { removed, k }: { removed: ReadonlySet<number>; k: number },
+): { item: number; score: number }[] {
+  const shown = new Map<number, number>();
+  list.items.forEach((item, i) => {
+    if (item >= 0 && shown.size < k && !removed.has(item) && !shown.has(item)) shown.set(item, list.scores[i] ?? 0);
+  });
+  return Array.from(shown, ([item, score]) => ({ item, score }));
+}
+
+function shardNumber(name: string): number {
+  return Number(LIST_INPUT.exec(name)?.[1] ?? 0);
+}

@@ -1,0 +1,262 @@
+/**
+ * Resolved recipes of every job kind, and the defaults that a run file overrides.
+ *
+ * 1. Field names are those of native/JOBS.md; a resolved recipe has every field, so that a job key never depends on defaults.
+ * 2. An override of a field that a recipe does not have is bad input: a misspelt key must not be ignored.
+ * 3. Recipes are plain JSON (type aliases, not interfaces, so that they are assignable to `JsonObject`).
+ */
+import { BadInputError } from './domain-job.js';
+
+export type SimulateRecipe = {
+  seed: number;
+  items: number;
+  users: number;
+  eventsPerUserMin: number;
+  eventsPerUserMax: number;
+};
+
+export const INGEST_FORMATS = ['collimate', 's3rec', 'recbole', 'amazon'] as const;
+export type IngestFormat = (typeof INGEST_FORMATS)[number];
+export type IngestRecipe = { format: IngestFormat; minEventsPerUser: number; minEventsPerItem: number };
+
+export type TextVectorsRecipe = { dim: number; minDocuments: number; iterations: number; seed: number };
+
+export type DccfRecipe = {
+  dim: number;
+  layers: number;
+  intents: number;
+  epochs: number;
+  batchSize: number;
+  learningRate: number;
+  weightDecay: number;
+  intentWeight: number;
+  contrastWeight: number;
+  temperature: number;
+  contrastRowsMax: number;
+  seed: number;
+};
+
+export type CodebooksRecipe = {
+  levels: number;
+  codes: number;
+  iterations: number;
+  collaborativeWeight: number;
+  textWeight: number;
+  seed: number;
+};
+
+/** `vocabularySize` bounds the text part (special tokens, bytes, merges); item tokens come behind it. */
+export type RenderRecipe = { vocabularySize: number; historyItemsMax: number; templates: string[]; seed: number };
+
+export type ScratchBase = {
+  kind: 'scratch';
+  layers: number;
+  dim: number;
+  heads: number;
+  kvHeads: number;
+  ffnDim: number;
+  ropeTheta: number;
+  normEps: number;
+  tieEmbeddings: boolean;
+};
+export type HuggingFaceBase = { kind: 'huggingface' };
+export type FullTraining = { kind: 'full' };
+export type LoraTraining = { kind: 'lora'; rank: number; alpha: number; targets: string[] };
+
+export type TuneRecipe = {
+  base: ScratchBase | HuggingFaceBase;
+  trainable: FullTraining | LoraTraining;
+  steps: number;
+  batchSequences: number;
+  lanes: number;
+  learningRate: number;
+  minLearningRate: number;
+  warmupSteps: number;
+  weightDecay: number;
+  beta1: number;
+  beta2: number;
+  epsilon: number;
+  clipNorm: number;
+  dropout: number;
+  seed: number;
+};
+
+export type RankRecipe = { beams: number; topK: number; scoreNormaliser: 'full' | 'valid' };
+
+/** Values tried on the validation events; every combination is scored. */
+export type CooccurrenceGrid = { windows: number[]; backwardWeights: number[]; historyDecays: number[] };
+/** `k`: the cut-offs of HR@k and NDCG@k, ascending. */
+export type EvaluateRecipe = { cooccurrence: CooccurrenceGrid; k: number[] };
+
+export type AssembleRecipe = { k: number };
+
+/** The shape of `RunPlan.recipes`. */
+export type Recipes = {
+  simulate: SimulateRecipe | null;
+  ingest: IngestRecipe;
+  dccf: DccfRecipe;
+  textVectors: TextVectorsRecipe | null;
+  codebooks: CodebooksRecipe;
+  render: RenderRecipe;
+  tune: TuneRecipe;
+  rank: RankRecipe;
+  evaluate: EvaluateRecipe;
+  assemble: AssembleRecipe;
+};
+
+/** Wordings of the sequential task. The item tokens of the history, then of the answer, follow the text. */
+export const SEQUENTIAL_TEMPLATES: readonly string[] = [
+  'A shopper chose these items, one after the other:',
+  'Purchase history, oldest first:',
+  'Continue the sequence of products:',
+  'What will this customer buy next?',
+];
+
+export const LORA_TARGETS: readonly string[] = [
+  'q_proj',
+  'k_proj',
+  'v_proj',
+  'o_proj',
+  'gate_proj',
+  'up_proj',
+  'down_proj',
+];
+
+const DEFAULT_SEED = 2024;
+
+const SCRATCH_BASE: ScratchBase = {
+  kind: 'scratch',
+  layers: 3,
+  dim: 128,
+  heads: 4,
+  kvHeads: 2,
+  ffnDim: 352,
+  ropeTheta: 10000,
+  normEps: 1e-5,
+  tieEmbeddings: true,
+};
+
+/** Sized for the simulated shop on two CPU cores; fresh copies on every call. */
+export function defaultRecipes(
+  seed: number = DEFAULT_SEED,
+): Recipes & { simulate: SimulateRecipe; textVectors: TextVectorsRecipe } {
+  return {
+    simulate: { seed, items: 1000, users: 3000, eventsPerUserMin: 5, eventsPerUserMax: 25 },
+    ingest: { format: 'collimate', minEventsPerUser: 1, minEventsPerItem: 1 },
+    dccf: {
+      dim: 32,
+      layers: 2,
+      intents: 32,
+      epochs: 30,
+      batchSize: 2048,
+      learningRate: 0.003,
+      weightDecay: 2.5e-5,
+      intentWeight: 5e-3,
+      contrastWeight: 0.1,
+      temperature: 1,
+      contrastRowsMax: 1024,
+      seed,
+    },
+    textVectors: { dim: 64, minDocuments: 2, iterations: 4, seed },
+    codebooks: { levels: 4, codes: 64, iterations: 25, collaborativeWeight: 1, textWeight: 1, seed },
+    render: { vocabularySize: 512, historyItemsMax: 20, templates: [...SEQUENTIAL_TEMPLATES], seed },
+    tune: {
+      base: { ...SCRATCH_BASE },
+      trainable: { kind: 'full' },
+      steps: 800,
+      batchSequences: 64,
+      lanes: 8,
+      learningRate: 0.002,
+      minLearningRate: 0.0002,
+      warmupSteps: 50,
+      weightDecay: 0.05,
+      beta1: 0.9,
+      beta2: 0.98,
+      epsilon: 1e-8,
+      clipNorm: 1,
+      dropout: 0.1,
+      seed,
+    },
+    rank: { beams: 50, topK: 50, scoreNormaliser: 'full' },
+    evaluate: {
+      cooccurrence: { windows: [5, 20], backwardWeights: [0.4, 0.7, 1], historyDecays: [0.4, 0.6, 0.8] },
+      k: [1, 5, 10, 20],
+    },
+    assemble: { k: 50 },
+  };
+}
+
+/** Fine-tuning a pretrained base: low-rank adapters and gentler steps than training from scratch. */
+const HUGGING_FACE_TUNE: Partial<TuneRecipe> = {
+  base: { kind: 'huggingface' },
+  trainable: { kind: 'lora', rank: 8, alpha: 16, targets: [...LORA_TARGETS] },
+  learningRate: 5e-4,
+  minLearningRate: 5e-5,
+  weightDecay: 0.01,
+  dropout: 0.05,
+};
+
+type Section = Exclude<keyof Recipes, 'tune'>;
+export type TuneOverrides = Partial<Omit<TuneRecipe, 'base' | 'trainable'>> & {
+  base?: Partial<ScratchBase> | HuggingFaceBase;
+  trainable?: FullTraining | (Partial<LoraTraining> & { kind: 'lora' });
+};
+/** What a run file may say: any subset of fields; `null` switches the optional `simulate` or `textVectors` off. */
+export type RecipeOverrides = {
+  /** Seed of every kind that does not name its own. */
+  seed?: number;
+  tune?: TuneOverrides;
+} & { [S in Section]?: Partial<NonNullable<Recipes[S]>> | Extract<Recipes[S], null> };
+
+/** Defaults with the run file's values in their place. Types of single values are checked by the jobs that use them. */
+export function resolveRecipes(overrides: RecipeOverrides = {}): Recipes {
+  const defaults = defaultRecipes(overrides.seed);
+  rejectUnknown('recipes', overrides, ['seed', ...Object.keys(defaults)]);
+  return {
+    simulate: overrides.simulate === null ? null : merge('simulate', defaults.simulate, overrides.simulate),
+    ingest: merge('ingest', defaults.ingest, overrides.ingest),
+    dccf: merge('dccf', defaults.dccf, overrides.dccf),
+    textVectors:
+      overrides.textVectors === null ? null : merge('textVectors', defaults.textVectors, overrides.textVectors),
+    codebooks: merge('codebooks', defaults.codebooks, overrides.codebooks),
+    render: merge('render', defaults.render, overrides.render),
+    tune: resolveTune(defaults.tune, overrides.tune ?? {}),
+    rank: merge('rank', defaults.rank, overrides.rank),
+    evaluate: resolveEvaluate(defaults.evaluate, overrides.evaluate),
+    assemble: merge('assemble', defaults.assemble, overrides.assemble),
+  };
+}
+
+function resolveTune(defaults: TuneRecipe, overrides: TuneOverrides): TuneRecipe {
+  const { base, trainable, ...rest } = overrides;
+  const start = base?.kind === 'huggingface' ? { ...defaults, ...HUGGING_FACE_TUNE } : defaults;
+  const resolved = merge('tune', start, rest);
+  if (base !== undefined && base.kind !== 'huggingface') resolved.base = merge('tune.base', SCRATCH_BASE, base);
+  if (trainable?.kind === 'full') resolved.trainable = merge('tune.trainable', trainable, undefined);
+  if (trainable?.kind === 'lora') {
+    const lora: LoraTraining = { kind: 'lora', rank: 8, alpha: 16, targets: [...LORA_TARGETS] };
+    resolved.trainable = merge('tune.trainable', lora, trainable);
+  }
+  return resolved;
+}
+
+function resolveEvaluate(defaults: EvaluateRecipe, overrides: Partial<EvaluateRecipe> | undefined): EvaluateRecipe {
+  const resolved = merge('evaluate', defaults, overrides);
+  resolved.cooccurrence = merge('evaluate.cooccurrence', defaults.cooccurrence, overrides?.cooccurrence);
+  return resolved;
+}
+
+function merge<R extends object>(section: string, defaults: R, overrides: Partial<R> | undefined): R {
+  if (overrides === undefined) return { ...defaults };
+  rejectUnknown(section, overrides, Object.keys(defaults));
+  const given = Object.entries(overrides).filter(([, value]) => value !== undefined);
+  return { ...defaults, ...Object.fromEntries(given) };
+}
+
+function rejectUnknown(section: string, given: object, known: string[]): void {
+  for (const key of Object.keys(given)) {
+    if (!known.includes(key)) {
+      throw new BadInputError(`${section}: unknown field '${key}'; expected one of ${known.join(', ')}`);
+    }
+  }
+}

@@ -1,0 +1,125 @@
+/** Kill any process in the middle of a run: the run ends with the digest of an undisturbed one. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+import { Cluster, stepOf } from '../support/cluster.js';
+
+const WORKERS = [{ id: 'w-0' }, { id: 'w-1' }];
+
+async function withCluster<T>(body: (cluster: Cluster) => Promise<T>): Promise<T> {
+  const cluster = await Cluster.start(WORKERS);
+  try {
+    return await body(cluster);
+  } finally {
+    await cluster.close();
+  }
+}
+
+describe('faults', () => {
+  let undisturbed = '';
+
+  beforeAll(async () => {
+    undisturbed = await withCluster(async (cluster) => (await cluster.run(await cluster.plan())).resultDigest);
+  });
+
+  for (const { kind, step } of [
+    { kind: 'codebooks', step: 5 },
+    { kind: 'tune', step: 12 },
+  ]) {
+    it(`worker killed in the middle of ${kind}`, async () => {
+      await withCluster(async (cluster) => {
+        const plan = await cluster.plan();
+        const reached = cluster.firstEvent(plan.runId, stepOf(kind, step));
+        await cluster.submit(plan);
+        const { workerId } = await reached;
+        await cluster.workers.get(workerId)?.kill('SIGKILL');
+        await cluster.startWorker({ id: `${workerId}-replacement` });
+        const result = await cluster.result(plan.runId);
+        expect(result.resultDigest).toBe(undisturbed);
+        const { incidents } = await cluster.status(plan.runId);
+        expect(incidents).toMatchObject([{ cause: 'worker_lost', workerId, jobKind: kind }]);
+      });
+    });
+  }
+
+  it('controller killed in the middle of tune: healthy work is attached to again, not repeated', async () => {
+    await withCluster(async (cluster) => {
+      const plan = await cluster.plan();
+      const reached = cluster.firstEvent(plan.runId, stepOf('tune', 5));
+      await cluster.submit(plan);
+      await reached;
+      await cluster.controller.kill('SIGKILL');
+      await cluster.startController();
+      const result = await cluster.result(plan.runId);
+      expect(result.resultDigest).toBe(undisturbed);
+      const status = await cluster.status(plan.runId);
+      expect(status.incidents).toEqual([]);
+      const tune = status.stages.flatMap((stage) => stage.jobs).find((job) => job.kind === 'tune');
+      expect(tune?.epoch).toBe(1);
+    });
+  });
+
+  it('Temporal server killed in the middle of tune: the run goes on after its restart', async () => {
+    await withCluster(async (cluster) => {
+      const plan = await cluster.plan();
+      const reached = cluster.firstEvent(plan.runId, stepOf('tune', 5));
+      await cluster.submit(plan);
+      await reached;
+      await cluster.temporal.kill('SIGKILL');
+      await cluster.startTemporal();
+      const result = await cluster.result(plan.runId);
+      expect(result.resultDigest).toBe(undisturbed);
+    });
+  });
+
+  describe('operators', () => {
+    let cluster: Cluster;
+    beforeAll(async () => {
+      cluster = await Cluster.start(WORKERS);
+    });
+    afterAll(async () => {
+      await cluster.close();
+    });
+
+    it('pause frees the workers at a checkpoint, resume goes on to the same digest; history stays short', async () => {
+      // A limit below one stage's events forces the stage to continue as new while its job runs on.
+      const plan = await cluster.plan(['historyEventsMax=40', 'checkpoints.tune=3']);
+      const reached = cluster.firstEvent(plan.runId, stepOf('tune', 4));
+      const handle = await cluster.submit(plan);
+      await reached;
+      await handle.executeUpdate('pause');
+      await expect.poll(async () => (await cluster.status(plan.runId)).state).toBe('paused');
+      const stage = cluster.client.workflow.getHandle(`${plan.runId}/align_tasks`);
+      await expect
+        .poll(
+          async () => {
+            const { progress } = await stage.query<{ progress: { kind: string; workers: string[] }[] }>('stageStatus');
+            return progress.find((job) => job.kind === 'tune')?.workers;
+          },
+          { timeout: 20_000 },
+        )
+        .toEqual([]);
+      await handle.executeUpdate('resume');
+      const result = await cluster.result(plan.runId);
+      expect(result.resultDigest).toBe(undisturbed);
+      const histories = [];
+      for await (const execution of cluster.client.workflow.list({
+        query: `WorkflowId = "${plan.runId}/align_tasks"`,
+      })) {
+        histories.push(execution.historyLength);
+      }
+      expect(histories.length).toBeGreaterThan(1);
+      await expect(handle.executeUpdate('pause')).rejects.toThrow();
+    });
+
+    it('cancel gives every worker back', async () => {
+      const plan = await cluster.plan(['tune.steps=5000']);
+      const reached = cluster.firstEvent(plan.runId, stepOf('tune', 2));
+      const handle = await cluster.submit(plan);
+      await reached;
+      await handle.cancel();
+      await expect(cluster.result(plan.runId)).rejects.toThrow();
+      expect((await cluster.status(plan.runId)).state).toBe('cancelled');
+      await expect.poll(async () => await cluster.leases(), { timeout: 10_000 }).toEqual([]);
+    });
+  });
+});

@@ -1,0 +1,218 @@
+/**
+ * A whole Collimate on this machine for a test: real Temporal server, controller and workers as processes of their own,
+ * each of which the test may kill and start again.
+ *
+ * Every cluster has a folder and ports of its own; `close` leaves no process and no file behind.
+ */
+import { mkdtemp, mkdir, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { Client, Connection, type WorkflowHandle } from '@temporalio/client';
+
+import { openStore, type ArtifactStore } from '../../orchestrator/artifacts/store.js';
+import { projectRoot } from '../../orchestrator/build-info.js';
+import { requireTemporal } from '../../orchestrator/cli/temporal-binary.js';
+import { loadRunFile } from '../../orchestrator/cli/run-file.js';
+import { resolveRun, storeInputs } from '../../orchestrator/cli/run-plan.js';
+import { loadService, makeClient, unary } from '../../orchestrator/fleet/channel.js';
+import type { FleetServiceClient } from '../../proto/generated/collimate/v1/FleetService.js';
+import type { WatchRunResponse__Output } from '../../proto/generated/collimate/v1/WatchRunResponse.js';
+import {
+  RUN_WORKFLOW,
+  STATUS_QUERY,
+  TASK_QUEUE,
+  type RunPlan,
+  type RunResult,
+  type RunStatus,
+} from '../../workflows/contract.js';
+import { TestChild } from './child.js';
+
+export const ROOT = projectRoot();
+export const TINY_RUN_FILE = join(ROOT, 'deploy', 'examples', 'tiny.yaml');
+
+export interface WorkerShape {
+  id: string;
+  threads?: number;
+}
+
+export class Cluster {
+  readonly store: ArtifactStore;
+  readonly workers = new Map<string, TestChild>();
+  #controller: TestChild | null = null;
+  #temporal: TestChild | null = null;
+  #client: Client | null = null;
+
+  private constructor(
+    readonly folder: string,
+    readonly ports: { temporal: number; controller: number },
+  ) {
+    this.store = openStore(join(folder, 'store'));
+  }
+
+  static async start(workers: WorkerShape[]): Promise<Cluster> {
+    const folder = await mkdtemp(join(tmpdir(), 'collimate-test-'));
+    const cluster = new Cluster(folder, { temporal: await freePort(), controller: await freePort() });
+    await mkdir(join(folder, 'logs'));
+    try {
+      await cluster.startTemporal();
+      await cluster.startController();
+      await Promise.all(workers.map((worker) => cluster.startWorker(worker)));
+    } catch (error) {
+      await cluster.close();
+      throw error;
+    }
+    return cluster;
+  }
+
+  async startTemporal(): Promise<void> {
+    const port = String(this.ports.temporal);
+    const args = ['server', 'start-dev', '--headless', '--ip', '127.0.0.1', '--port', port, '--log-level', 'error'];
+    args.push('--db-filename', join(this.folder, 'temporal.db'));
+    this.#temporal = this.#child('temporal', requireTemporal().path, args);
+    const deadline = Date.now() + 30_000;
+    for (;;) {
+      try {
+        const connection = await Connection.connect({ address: `127.0.0.1:${port}`, connectTimeout: '1s' });
+        await this.#client?.connection.close();
+        this.#client = new Client({ connection });
+        await this.#client.workflow.count();
+        return;
+      } catch (error) {
+        if (Date.now() > deadline)
+          throw new Error(`no Temporal server:\n${this.#temporal.logTail()}`, { cause: error });
+        await new Promise((resolve) => setTimeout(resolve, 200));
+      }
+    }
+  }
+
+  async startController(): Promise<void> {
+    const { temporal, controller } = this.ports;
+    this.#controller = this.#child('controller', process.execPath, [
+      join(ROOT, 'dist/orchestrator/controller/main.js'),
+      ...['--temporal', `127.0.0.1:${String(temporal)}`],
+      ...['--listen', `127.0.0.1:${String(controller)}`, '--metrics', '127.0.0.1:0'],
+      ...['--store', this.store.url, '--serving', join(this.folder, 'serving')],
+    ]);
+    await this.#controller.ready();
+  }
+
+  async startWorker({ id, threads = 1 }: WorkerShape): Promise<TestChild> {
+    const child = this.#child(id, process.execPath, [
+      join(ROOT, 'dist/native/worker/main.js'),
+      ...['--controller', `127.0.0.1:${String(this.ports.controller)}`, '--store', this.store.url],
+      ...['--scratch', join(this.folder, 'scratch'), '--id', id, '--threads', String(threads)],
+    ]);
+    this.workers.set(id, child);
+    await child.ready();
+    return child;
+  }
+
+  get temporal(): TestChild {
+    if (this.#temporal === null) throw new Error('Temporal server not started');
+    return this.#temporal;
+  }
+
+  get controller(): TestChild {
+    if (this.#controller === null) throw new Error('controller not started');
+    return this.#controller;
+  }
+
+  get client(): Client {
+    if (this.#client === null) throw new Error('not connected');
+    return this.#client;
+  }
+
+  /** The tiny run file with `key=value` settings over it, its inputs stored. */
+  async plan(settings: string[] = [], file = TINY_RUN_FILE): Promise<RunPlan> {
+    const run = resolveRun(loadRunFile(file, settings), { baseFolder: join(file, '..') });
+    return await storeInputs(run, (path) => this.store.putFile(path));
+  }
+
+  async submit(plan: RunPlan): Promise<WorkflowHandle> {
+    return await this.client.workflow.start(RUN_WORKFLOW, {
+      taskQueue: TASK_QUEUE,
+      workflowId: plan.runId,
+      args: [plan],
+    });
+  }
+
+  async result(runId: string): Promise<RunResult> {
+    return (await this.client.workflow.getHandle(runId).result()) as RunResult;
+  }
+
+  async status(runId: string): Promise<RunStatus> {
+    return await this.client.workflow.getHandle(runId).query<RunStatus>(STATUS_QUERY);
+  }
+
+  async run(plan: RunPlan): Promise<RunResult> {
+    await this.submit(plan);
+    return await this.result(plan.runId);
+  }
+
+  /** Resolves at the first event of the run for which `matches` is true. Ask before the run starts. */
+  async firstEvent(
+    runId: string,
+    matches: (event: WatchRunResponse__Output) => boolean,
+  ): Promise<WatchRunResponse__Output> {
+    const address = `127.0.0.1:${String(this.ports.controller)}`;
+    const client = makeClient<FleetServiceClient>(loadService('FleetService'), address);
+    try {
+      return await new Promise((resolve, reject) => {
+        const stream = client.watchRun({ runId });
+        stream.on('data', (event: WatchRunResponse__Output) => {
+          if (matches(event)) resolve(event);
+        });
+        stream.on('error', reject);
+        stream.on('end', () => {
+          reject(new Error('the run ended without the event'));
+        });
+      });
+    } finally {
+      client.close();
+    }
+  }
+
+  /** Job ids that hold a worker's lease now, as the fleet sees it. */
+  async leases(): Promise<string[]> {
+    const address = `127.0.0.1:${String(this.ports.controller)}`;
+    const client = makeClient<FleetServiceClient>(loadService('FleetService'), address);
+    try {
+      const { workers } = await unary(client, 'listWorkers', {}, { deadlineMs: 5_000 });
+      return workers.flatMap((worker) => (worker.lease === null ? [] : [worker.lease.jobId]));
+    } finally {
+      client.close();
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#client?.connection.close();
+    const children = [...this.workers.values(), this.#controller, this.#temporal];
+    await Promise.all(children.map((child) => child?.kill()));
+    await rm(this.folder, { recursive: true, force: true });
+  }
+
+  #child(name: string, command: string, args: string[]): TestChild {
+    return new TestChild(command, args, join(this.folder, 'logs', `${name}.log`));
+  }
+}
+
+/** A step event of the given job kind at or beyond `step`. */
+export function stepOf(kind: string, step: number): (event: WatchRunResponse__Output) => boolean {
+  return (event) =>
+    event.jobEvent?.step != null && event.jobEvent.jobId.endsWith(`/${kind}`) && event.jobEvent.step.step >= step;
+}
+
+async function freePort(): Promise<number> {
+  return await new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address();
+      server.close(() => {
+        resolve(typeof address === 'object' && address !== null ? address.port : 0);
+      });
+    });
+  });
+}

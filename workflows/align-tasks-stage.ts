@@ -1,0 +1,33 @@
+/** Stage 2 of the paper, Alignment Task: tasks are rendered to token shards and the language model is tuned on them. */
+import type { StageInput, StageResult } from './contract.js';
+import { Stage } from './stage.js';
+
+export async function alignTasksStage(input: StageInput): Promise<StageResult> {
+  const stage = new Stage('align_tasks', input);
+  const { recipes, checkpointIntervalSteps, fleet, baseFiles } = stage.plan;
+  await stage.run({
+    name: 'render',
+    kind: 'render',
+    recipe: recipes.render,
+    inputs: {
+      dataset: stage.output('ingest', 'dataset'),
+      catalogue: stage.output('ingest', 'catalogue'),
+      codes: stage.output('codebooks', 'codes'),
+    },
+    workersMax: 1,
+    checkpointIntervalSteps: 0,
+  });
+  await stage.run({
+    name: 'tune',
+    kind: 'tune',
+    recipe: recipes.tune,
+    inputs: {
+      train_examples: stage.output('render', 'train_examples'),
+      vocabulary: stage.output('render', 'vocabulary'),
+      ...baseFiles,
+    },
+    workersMax: fleet.max,
+    checkpointIntervalSteps: checkpointIntervalSteps.tune,
+  });
+  return stage.result();
+}

@@ -1,0 +1,145 @@
+/**
+ * The run: one child workflow per stage, in order; pause, resume and status for people.
+ *
+ * 1. The run's workflow id is its run id. A stage's is `<run id>/<stage>`.
+ * 2. Status answers from this workflow's own state, with every native worker down.
+ * 3. Cancelling the run cancels the stage under way and waits until it has given its workers back.
+ */
+import {
+  ApplicationFailure,
+  ChildWorkflowCancellationType,
+  ChildWorkflowFailure,
+  ActivityFailure,
+  CancellationScope,
+  condition,
+  defineQuery,
+  defineSignal,
+  defineUpdate,
+  isCancellation,
+  proxyActivities,
+  setHandler,
+  startChild,
+  type ChildWorkflowHandle,
+} from '@temporalio/workflow';
+
+import type { Activities } from './activity-contract.js';
+import {
+  PAUSE_UPDATE,
+  RESUME_UPDATE,
+  SET_PAUSED_SIGNAL,
+  STATUS_QUERY,
+  stageWorkflowId,
+  type JobResult,
+  type RunPlan,
+  type RunResult,
+  type RunStatus,
+  type StageInput,
+  type StageName,
+  type StageResult,
+} from './contract.js';
+
+const activities = proxyActivities<Activities>({
+  startToCloseTimeout: '60 s',
+  retry: { initialInterval: '200 ms', backoffCoefficient: 2, maximumInterval: '5 s' },
+});
+
+const statusQuery = defineQuery<RunStatus>(STATUS_QUERY);
+const pauseUpdate = defineUpdate<RunStatus>(PAUSE_UPDATE);
+const resumeUpdate = defineUpdate<RunStatus>(RESUME_UPDATE);
+const setPausedSignal = defineSignal<[boolean]>(SET_PAUSED_SIGNAL);
+
+type StageWorkflow = (input: StageInput) => Promise<StageResult>;
+
+/** Stage name to workflow type, in the order in which they run. */
+const STAGE_WORKFLOWS: [StageName, string][] = [
+  ['ingest', 'ingestStage'],
+  ['embed', 'embedStage'],
+  ['align_tokens', 'alignTokensStage'],
+  ['align_tasks', 'alignTasksStage'],
+  ['evaluate', 'evaluateStage'],
+  ['publish', 'publishStage'],
+];
+
+export async function runWorkflow(plan: RunPlan): Promise<RunResult> {
+  const stages = STAGE_WORKFLOWS.filter(([name]) => name !== 'publish' || plan.publish);
+  const status: RunStatus = {
+    runId: plan.runId,
+    name: plan.name,
+    state: 'running',
+    numericsClass: plan.numericsClass,
+    stages: stages.map(([name]) => ({ name, state: 'waiting', jobs: [] })),
+    incidents: [],
+    failure: null,
+    result: null,
+  };
+  let current: ChildWorkflowHandle<StageWorkflow> | null = null;
+
+  const setPaused = async (paused: boolean): Promise<RunStatus> => {
+    status.state = paused ? 'paused' : 'running';
+    await current?.signal(setPausedSignal, paused);
+    await activities.recordRunState(plan.runId, null, status.state);
+    return status;
+  };
+  const refuseWhenOver = (): void => {
+    if (status.state !== 'running' && status.state !== 'paused') {
+      throw ApplicationFailure.nonRetryable(
+        `run ${plan.runId} is ${status.state}; only a run under way can be changed`,
+      );
+    }
+  };
+  setHandler(statusQuery, () => status);
+  setHandler(pauseUpdate, () => setPaused(true), { validator: refuseWhenOver });
+  setHandler(resumeUpdate, () => setPaused(false), { validator: refuseWhenOver });
+
+  try {
+    await activities.recordRunState(plan.runId, null, 'running');
+    const pin = await activities.pinRun(plan);
+    status.numericsClass = pin.numericsClass;
+    const jobs: Record<string, JobResult> = {};
+    for (const [index, [name, workflowType]] of stages.entries()) {
+      await condition(() => status.state !== 'paused');
+      const stage = status.stages[index];
+      if (stage === undefined) throw new Error('stage list changed under way');
+      stage.state = 'running';
+      await activities.recordRunState(plan.runId, name, 'running');
+      const input: StageInput = { plan, pin, jobs, paused: false, carried: null };
+      current = await startChild<StageWorkflow>(workflowType, {
+        workflowId: stageWorkflowId(plan.runId, name),
+        args: [input],
+        cancellationType: ChildWorkflowCancellationType.WAIT_CANCELLATION_COMPLETED,
+        parentClosePolicy: 'REQUEST_CANCEL',
+      });
+      // A pause that came while the child was being started.
+      if (status.state === 'paused') await current.signal(setPausedSignal, true);
+      const result = await current.result();
+      current = null;
+      Object.assign(jobs, result.jobs);
+      stage.jobs = result.progress;
+      status.incidents.push(...result.incidents);
+      stage.state = 'done';
+      await activities.recordRunState(plan.runId, name, 'done');
+    }
+    const generation = plan.publish ? await activities.publishGeneration({ plan, jobs }) : null;
+    status.result = await activities.finishRun({ plan, pin, jobs, generation });
+    status.state = 'done';
+    await activities.recordRunState(plan.runId, null, 'done');
+    return status.result;
+  } catch (error) {
+    const cancelled = isCancellation(error);
+    status.state = cancelled ? 'cancelled' : 'failed';
+    status.failure = cancelled ? null : rootMessage(error);
+    const running = status.stages.find((stage) => stage.state === 'running');
+    if (running !== undefined) running.state = status.state;
+    await CancellationScope.nonCancellable(() => activities.recordRunState(plan.runId, null, status.state));
+    throw error;
+  }
+}
+
+/** The message of the innermost cause: what a person can act on. */
+function rootMessage(error: unknown): string {
+  let cause: unknown = error;
+  while ((cause instanceof ChildWorkflowFailure || cause instanceof ActivityFailure) && cause.cause !== undefined) {
+    cause = cause.cause;
+  }
+  return cause instanceof Error ? cause.message : String(cause);
+}

@@ -1,0 +1,300 @@
+/**
+ * What every stage workflow shares: its view of pause, its progress, and how it runs one job to its end.
+ *
+ * 1. A job whose key has a result is answered from the store without touching a worker.
+ * 2. The epoch of a job only grows; each new gang gets a new one, so a late call of an older attempt is refused.
+ * 3. Whatever happens (failure, pause, cancellation), leases are given back, except when the stage continues as new:
+ *    then the running attempt is carried over untouched.
+ * 4. Budgets count failures without progress: a checkpoint beyond the last one resets them.
+ */
+import {
+  ActivityFailure,
+  ApplicationFailure,
+  CancellationScope,
+  condition,
+  continueAsNew,
+  defineQuery,
+  defineSignal,
+  isCancellation,
+  proxyActivities,
+  setHandler,
+  sleep,
+  workflowInfo,
+} from '@temporalio/workflow';
+
+import type { Activities, Attempt, GangEvent } from './activity-contract.js';
+import {
+  DOMAIN_JOB_KINDS,
+  DOMAIN_NUMERICS_CLASS,
+  SET_PAUSED_SIGNAL,
+  STAGE_STATUS_QUERY,
+  type ActiveAttempt,
+  type Digest,
+  type FailureCause,
+  type GangMember,
+  type Incident,
+  type JobKind,
+  type JobProgress,
+  type JobResult,
+  type JobSpec,
+  type JsonObject,
+  type StageInput,
+  type StageName,
+  type StageResult,
+} from './contract.js';
+
+/** Failures in a row without progress before the run gives up. Bad input is never retried. */
+const FAILURE_BUDGETS: Record<FailureCause, number> = {
+  worker_lost: 8,
+  peer_lost: 8,
+  out_of_memory: 2,
+  nan_loss: 1,
+  bad_input: 0,
+  corrupt_artifact: 3,
+  store_unavailable: 3,
+  nondeterminism: 0,
+  internal: 2,
+  no_workers: 0,
+};
+const BACKOFF_MS_MAX = 15_000;
+
+const quick = proxyActivities<Activities>({
+  startToCloseTimeout: '60 s',
+  retry: { initialInterval: '200 ms', backoffCoefficient: 2, maximumInterval: '5 s' },
+});
+const waiting = proxyActivities<Activities>({
+  startToCloseTimeout: '30 d',
+  heartbeatTimeout: '5 s',
+  retry: { initialInterval: '200 ms', backoffCoefficient: 2, maximumInterval: '5 s' },
+});
+
+export interface JobRequest {
+  /** Name of the job within the run: its kind, or `<kind>/<shard>`. */
+  name: string;
+  kind: JobKind;
+  recipe: JsonObject;
+  inputs: Record<string, Digest>;
+  /** Most workers of its gang; 1 for jobs that are not data-parallel. */
+  workersMax: number;
+  checkpointIntervalSteps: number;
+}
+
+const setPausedSignal = defineSignal<[boolean]>(SET_PAUSED_SIGNAL);
+const stageStatusQuery = defineQuery<StageResult>(STAGE_STATUS_QUERY);
+
+export class Stage {
+  readonly #input: StageInput;
+  readonly #name: StageName;
+  readonly #jobs: Record<string, JobResult> = {};
+  readonly #progress = new Map<string, JobProgress>();
+  readonly #incidents: Incident[];
+  readonly #epochs: Record<string, number>;
+  #carriedActive: ActiveAttempt | null;
+  #paused: boolean;
+
+  constructor(name: StageName, input: StageInput) {
+    this.#name = name;
+    this.#input = input;
+    this.#paused = input.paused;
+    this.#incidents = [...(input.carried?.incidents ?? [])];
+    this.#epochs = { ...(input.carried?.epochs ?? {}) };
+    this.#carriedActive = input.carried?.active ?? null;
+    setHandler(setPausedSignal, (paused) => {
+      this.#paused = paused;
+    });
+    setHandler(stageStatusQuery, () => this.result());
+  }
+
+  get plan() {
+    return this.#input.plan;
+  }
+
+  result(): StageResult {
+    return { jobs: this.#jobs, progress: [...this.#progress.values()], incidents: this.#incidents };
+  }
+
+  /** Digest of an output of an earlier job of this stage or of the stages before. */
+  output(jobName: string, output: string): Digest {
+    const digest = this.job(jobName).outputs[output];
+    if (digest === undefined) throw ApplicationFailure.nonRetryable(`job ${jobName} has no output ${output}`);
+    return digest;
+  }
+
+  job(jobName: string): JobResult {
+    const job = this.#jobs[jobName] ?? this.#input.jobs[jobName];
+    if (job === undefined) throw ApplicationFailure.nonRetryable(`job ${jobName} has not run`);
+    return job;
+  }
+
+  /** Runs one job to its committed result, through as many gangs as it takes. */
+  async run(request: JobRequest): Promise<JobResult> {
+    const { plan, pin } = this.#input;
+    const isDomain = (DOMAIN_JOB_KINDS as readonly string[]).includes(request.kind);
+    const spec: JobSpec = {
+      kind: request.kind,
+      recipe: request.recipe,
+      inputs: request.inputs,
+      numericsClass: isDomain ? DOMAIN_NUMERICS_CLASS : pin.numericsClass,
+      engineRevision: pin.engineRevision,
+    };
+    const jobId = `${plan.runId}/${request.name}`;
+    await condition(() => !this.#paused);
+    const found = await quick.lookUpJob(spec);
+    const progress: JobProgress = {
+      kind: request.kind,
+      key: found.key,
+      epoch: this.#epochs[jobId] ?? 0,
+      step: 0,
+      stepsTotal: 0,
+      checkpointStep: 0,
+      workers: [],
+      memoised: found.result !== null,
+    };
+    this.#progress.set(request.name, progress);
+    const result = found.result ?? (await this.#attemptUntilDone(request, spec, jobId, progress));
+    this.#jobs[request.name] = result;
+    return result;
+  }
+
+  /**
+   * Runs independent jobs, `width` at a time. Between two windows a long history is continued as new: what is done
+   * is answered from the store the second time.
+   */
+  async runAll(requests: JobRequest[], width: number): Promise<void> {
+    for (let first = 0; first < requests.length; first += width) {
+      if (workflowInfo().historyLength > this.plan.historyEventsMax) await this.#continueAsNew(null);
+      await Promise.all(requests.slice(first, first + width).map((request) => this.run(request)));
+    }
+  }
+
+  async #attemptUntilDone(
+    request: JobRequest,
+    spec: JobSpec,
+    jobId: string,
+    progress: JobProgress,
+  ): Promise<JobResult> {
+    const failures: Partial<Record<FailureCause, number>> = {};
+    let bestStep = 0;
+    for (;;) {
+      await condition(() => !this.#paused);
+      const event = await this.#attempt(request, spec, jobId, progress);
+      if (event.type === 'finished') return event.result;
+      if (event.type !== 'failed') continue;
+      if (progress.checkpointStep > bestStep) {
+        bestStep = progress.checkpointStep;
+        for (const cause of Object.keys(failures)) delete failures[cause as FailureCause];
+      }
+      const count = (failures[event.cause] ?? 0) + 1;
+      failures[event.cause] = count;
+      const incident: Incident = {
+        stage: this.#name,
+        jobKind: request.kind,
+        cause: event.cause,
+        message: event.message,
+        workerId: event.workerId,
+        epoch: progress.epoch,
+        resumedFromStep: progress.checkpointStep,
+      };
+      this.#incidents.push(incident);
+      await quick.recordIncident(this.plan.runId, incident);
+      if (count > FAILURE_BUDGETS[event.cause]) {
+        throw ApplicationFailure.nonRetryable(`${request.name}: ${event.message}`, event.cause);
+      }
+      if (count > 1) await sleep(Math.min(BACKOFF_MS_MAX, 250 * 2 ** count));
+    }
+  }
+
+  /** One gang from lease to end. */
+  async #attempt(
+    request: JobRequest,
+    spec: JobSpec,
+    jobId: string,
+    progress: JobProgress,
+  ): Promise<Exclude<GangEvent, { type: 'checkpoint' }>> {
+    const { plan, pin } = this.#input;
+    const carried = this.#carriedActive?.jobId === jobId ? this.#carriedActive : null;
+    this.#carriedActive = null;
+    const epoch = carried?.epoch ?? (this.#epochs[jobId] ?? 0) + 1;
+    this.#epochs[jobId] = epoch;
+    progress.epoch = epoch;
+    const attempt: Attempt = { runId: plan.runId, stage: this.#name, jobId, epoch };
+    let members: GangMember[] = carried?.members ?? [];
+    let handedOver = false;
+    try {
+      if (carried === null) {
+        members = await waiting.acquireGang({
+          ...attempt,
+          numericsClass: spec.numericsClass,
+          engineRevision: pin.engineRevision,
+          min: request.workersMax === 1 ? 1 : Math.min(plan.fleet.min, request.workersMax),
+          max: request.workersMax,
+          waitSeconds: plan.fleet.waitSeconds,
+        });
+        const { checkpointIntervalSteps } = request;
+        const start = { ...attempt, members, key: progress.key, spec, checkpointIntervalSteps };
+        progress.checkpointStep = (await quick.startGang(start)).resumedFromStep;
+      } else {
+        progress.checkpointStep = carried.checkpointStep;
+      }
+      progress.workers = members.map((member) => member.workerId);
+      progress.step = progress.checkpointStep;
+      for (;;) {
+        const event = await this.#awaitOrPause(attempt, members, progress.checkpointStep);
+        if (event.type !== 'checkpoint') {
+          progress.step = Math.max(progress.step, event.step);
+          if (event.type === 'stopped') progress.checkpointStep = Math.max(progress.checkpointStep, event.step);
+          return event;
+        }
+        progress.checkpointStep = event.step;
+        progress.step = event.step;
+        progress.stepsTotal = event.stepsTotal;
+        if (workflowInfo().historyLength > plan.historyEventsMax && !this.#paused) {
+          handedOver = true;
+          const active = { jobId, key: progress.key, epoch, members, checkpointStep: event.step };
+          await this.#continueAsNew(active);
+        }
+      }
+    } catch (error) {
+      if (handedOver || isCancellation(error)) throw error;
+      return failedEvent(error, progress.step);
+    } finally {
+      if (!handedOver) {
+        await CancellationScope.nonCancellable(() => quick.releaseGang({ ...attempt, members }));
+        progress.workers = [];
+      }
+    }
+  }
+
+  /** Waits for the next event; a pause meanwhile asks the gang to stop once, and the wait goes on until it has. */
+  async #awaitOrPause(attempt: Attempt, members: GangMember[], afterStep: number): Promise<GangEvent> {
+    const event = waiting.awaitGang({ ...attempt, members, afterStep });
+    let settled = false;
+    const observed = event.finally(() => {
+      settled = true;
+    });
+    observed.catch(() => undefined);
+    await condition(() => settled || this.#paused).catch((error: unknown) => {
+      if (!isCancellation(error)) throw error;
+    });
+    if (!settled && this.#paused) await quick.stopGang({ ...attempt, members });
+    return await observed;
+  }
+
+  async #continueAsNew(active: ActiveAttempt | null): Promise<never> {
+    const input: StageInput = {
+      ...this.#input,
+      paused: this.#paused,
+      carried: { active, incidents: this.#incidents, epochs: this.#epochs },
+    };
+    return await continueAsNew<(input: StageInput) => Promise<StageResult>>(input);
+  }
+}
+
+/** An activity that failed for good becomes a failed attempt with the cause that the activity named. */
+function failedEvent(error: unknown, step: number): Exclude<GangEvent, { type: 'checkpoint' }> {
+  const cause = error instanceof ActivityFailure ? error.cause : error;
+  if (cause instanceof ApplicationFailure && cause.type != null && cause.type in FAILURE_BUDGETS) {
+    return { type: 'failed', cause: cause.type as FailureCause, message: cause.message, workerId: null, step };
+  }
+  throw error;
+}
