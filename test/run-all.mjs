@@ -74,7 +74,9 @@ function vitestProject(project) {
         ...['--project', project, '--reporter=default', '--reporter=json', `--outputFile.json=${report}`],
       ]);
       if (!existsSync(report)) return { passed: 0, failed: 1, skipped: 0 };
-      const { numPassedTests, numFailedTests, numPendingTests, numTodoTests } = JSON.parse(readFileSync(report, 'utf8'));
+      const { numPassedTests, numFailedTests, numPendingTests, numTodoTests } = JSON.parse(
+        readFileSync(report, 'utf8'),
+      );
       // A file that fails to load, or an unhandled error, fails the run without failing a test.
       const failed = code !== 0 && numFailedTests === 0 ? 1 : numFailedTests;
       return { passed: numPassedTests, failed, skipped: numPendingTests + numTodoTests };

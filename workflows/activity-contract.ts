@@ -53,7 +53,7 @@ export interface AwaitRequest extends Attempt {
 
 export type GangEvent =
   | { type: 'checkpoint'; step: number; stepsTotal: number }
-  | { type: 'finished'; step: number; result: JobResult }
+  | { type: 'finished'; step: number; stepsTotal: number; result: JobResult }
   | { type: 'stopped'; step: number }
   | { type: 'failed'; cause: FailureCause; message: string; workerId: string | null; step: number };
 

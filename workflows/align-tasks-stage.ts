@@ -1,33 +1,39 @@
 /** Stage 2 of the paper, Alignment Task: tasks are rendered to token shards and the language model is tuned on them. */
-import type { StageInput, StageResult } from './contract.js';
-import { Stage } from './stage.js';
+import type { Digest, StageInput, StageResult } from './contract.js';
+import { runStage } from './stage.js';
 
-export async function alignTasksStage(input: StageInput): Promise<StageResult> {
-  const stage = new Stage('align_tasks', input);
-  const { recipes, checkpointIntervalSteps, fleet, baseFiles } = stage.plan;
-  await stage.run({
-    name: 'render',
-    kind: 'render',
-    recipe: recipes.render,
-    inputs: {
-      dataset: stage.output('ingest', 'dataset'),
-      catalogue: stage.output('ingest', 'catalogue'),
-      codes: stage.output('codebooks', 'codes'),
-    },
-    workersMax: 1,
-    checkpointIntervalSteps: 0,
+export function alignTasksStage(input: StageInput): Promise<StageResult> {
+  return runStage('align_tasks', input, async (stage) => {
+    const { recipes, checkpointIntervalSteps, fleet, baseFiles } = stage.plan;
+    await stage.run({
+      name: 'render',
+      kind: 'render',
+      recipe: recipes.render,
+      inputs: {
+        dataset: stage.output('ingest', 'dataset'),
+        catalogue: stage.output('ingest', 'catalogue'),
+        codes: stage.output('codebooks', 'codes'),
+        ...tokenizerFiles(baseFiles),
+      },
+      workersMax: 1,
+      checkpointIntervalSteps: 0,
+    });
+    await stage.run({
+      name: 'tune',
+      kind: 'tune',
+      recipe: recipes.tune,
+      inputs: {
+        train_examples: stage.output('render', 'train_examples'),
+        vocabulary: stage.output('render', 'vocabulary'),
+        ...baseFiles,
+      },
+      workersMax: fleet.max,
+      checkpointIntervalSteps: checkpointIntervalSteps.tune,
+    });
   });
-  await stage.run({
-    name: 'tune',
-    kind: 'tune',
-    recipe: recipes.tune,
-    inputs: {
-      train_examples: stage.output('render', 'train_examples'),
-      vocabulary: stage.output('render', 'vocabulary'),
-      ...baseFiles,
-    },
-    workersMax: fleet.max,
-    checkpointIntervalSteps: checkpointIntervalSteps.tune,
-  });
-  return stage.result();
+}
+
+/** A Hugging Face base brings its tokenizer, which rendering extends by the item tokens; weights are not read there. */
+function tokenizerFiles(baseFiles: Record<string, Digest>): Record<string, Digest> {
+  return Object.fromEntries(Object.entries(baseFiles).filter(([name]) => name.endsWith('.json')));
 }

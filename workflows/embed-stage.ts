@@ -1,29 +1,29 @@
 /** Stage `embed`: collaborative embeddings (DCCF) of users and items, and text vectors of items where asked for. */
 import type { StageInput, StageResult } from './contract.js';
-import { Stage } from './stage.js';
+import { runStage } from './stage.js';
 
-export async function embedStage(input: StageInput): Promise<StageResult> {
-  const stage = new Stage('embed', input);
-  const { recipes, checkpointIntervalSteps } = stage.plan;
-  const dccf = stage.run({
-    name: 'dccf',
-    kind: 'dccf',
-    recipe: recipes.dccf,
-    inputs: { graph: stage.output('ingest', 'graph') },
-    workersMax: 1,
-    checkpointIntervalSteps: checkpointIntervalSteps.dccf,
+export function embedStage(input: StageInput): Promise<StageResult> {
+  return runStage('embed', input, async (stage) => {
+    const { recipes, checkpointIntervalSteps } = stage.plan;
+    const dccf = stage.run({
+      name: 'dccf',
+      kind: 'dccf',
+      recipe: recipes.dccf,
+      inputs: { graph: stage.output('ingest', 'graph') },
+      workersMax: 1,
+      checkpointIntervalSteps: checkpointIntervalSteps.dccf,
+    });
+    const text =
+      recipes.textVectors === null
+        ? null
+        : stage.run({
+            name: 'text_vectors',
+            kind: 'text_vectors',
+            recipe: recipes.textVectors,
+            inputs: { catalogue: stage.output('ingest', 'catalogue') },
+            workersMax: 1,
+            checkpointIntervalSteps: 0,
+          });
+    await Promise.all([dccf, text]);
   });
-  const text =
-    recipes.textVectors === null
-      ? null
-      : stage.run({
-          name: 'text_vectors',
-          kind: 'text_vectors',
-          recipe: recipes.textVectors,
-          inputs: { catalogue: stage.output('ingest', 'catalogue') },
-          workersMax: 1,
-          checkpointIntervalSteps: 0,
-        });
-  await Promise.all([dccf, text]);
-  return stage.result();
 }

@@ -1,29 +1,29 @@
 /** Stage `ingest`: behaviour logs and item text (or the simulated shop) become one dataset. */
 import type { StageInput, StageResult } from './contract.js';
-import { Stage } from './stage.js';
+import { runStage } from './stage.js';
 
-export async function ingestStage(input: StageInput): Promise<StageResult> {
-  const stage = new Stage('ingest', input);
-  const { recipes } = stage.plan;
-  let logs = stage.plan.inputs;
-  if (recipes.simulate !== null) {
+export function ingestStage(input: StageInput): Promise<StageResult> {
+  return runStage('ingest', input, async (stage) => {
+    const { recipes } = stage.plan;
+    let logs = stage.plan.inputs;
+    if (recipes.simulate !== null) {
+      await stage.run({
+        name: 'simulate',
+        kind: 'simulate',
+        recipe: recipes.simulate,
+        inputs: {},
+        workersMax: 1,
+        checkpointIntervalSteps: 0,
+      });
+      logs = { interactions: stage.output('simulate', 'interactions'), items: stage.output('simulate', 'items') };
+    }
     await stage.run({
-      name: 'simulate',
-      kind: 'simulate',
-      recipe: recipes.simulate,
-      inputs: {},
+      name: 'ingest',
+      kind: 'ingest',
+      recipe: recipes.ingest,
+      inputs: logs,
       workersMax: 1,
       checkpointIntervalSteps: 0,
     });
-    logs = { interactions: stage.output('simulate', 'interactions'), items: stage.output('simulate', 'items') };
-  }
-  await stage.run({
-    name: 'ingest',
-    kind: 'ingest',
-    recipe: recipes.ingest,
-    inputs: logs,
-    workersMax: 1,
-    checkpointIntervalSteps: 0,
   });
-  return stage.result();
 }

@@ -8,8 +8,6 @@
 import {
   ApplicationFailure,
   ChildWorkflowCancellationType,
-  ChildWorkflowFailure,
-  ActivityFailure,
   CancellationScope,
   condition,
   defineQuery,
@@ -37,6 +35,7 @@ import {
   type StageName,
   type StageResult,
 } from './contract.js';
+import { rootCause } from './stage.js';
 
 const activities = proxyActivities<Activities>({
   startToCloseTimeout: '60 s',
@@ -127,19 +126,23 @@ export async function runWorkflow(plan: RunPlan): Promise<RunResult> {
   } catch (error) {
     const cancelled = isCancellation(error);
     status.state = cancelled ? 'cancelled' : 'failed';
-    status.failure = cancelled ? null : rootMessage(error);
+    const root = rootCause(error);
+    status.failure = cancelled ? null : root instanceof Error ? root.message : String(root);
     const running = status.stages.find((stage) => stage.state === 'running');
-    if (running !== undefined) running.state = status.state;
+    if (running !== undefined) {
+      const partial = partialResult(error);
+      running.state = status.state;
+      running.jobs = partial?.progress ?? [];
+      status.incidents.push(...(partial?.incidents ?? []));
+    }
     await CancellationScope.nonCancellable(() => activities.recordRunState(plan.runId, null, status.state));
     throw error;
   }
 }
 
-/** The message of the innermost cause: what a person can act on. */
-function rootMessage(error: unknown): string {
-  let cause: unknown = error;
-  while ((cause instanceof ChildWorkflowFailure || cause instanceof ActivityFailure) && cause.cause !== undefined) {
-    cause = cause.cause;
-  }
-  return cause instanceof Error ? cause.message : String(cause);
+/** What a failed stage had done and seen, from its failure's details. */
+function partialResult(error: unknown): StageResult | null {
+  const root = rootCause(error);
+  const details = root instanceof ApplicationFailure ? (root.details?.[0] as StageResult | undefined) : undefined;
+  return details?.incidents === undefined ? null : details;
 }

@@ -11,6 +11,8 @@ import {
   ActivityFailure,
   ApplicationFailure,
   CancellationScope,
+  ChildWorkflowFailure,
+  ContinueAsNew,
   condition,
   continueAsNew,
   defineQuery,
@@ -82,10 +84,51 @@ export interface JobRequest {
 const setPausedSignal = defineSignal<[boolean]>(SET_PAUSED_SIGNAL);
 const stageStatusQuery = defineQuery<StageResult>(STAGE_STATUS_QUERY);
 
+/**
+ * Runs a stage's body to its result. A failure carries what the stage had done and seen as its details, so that the run can
+ * still show it.
+ */
+export async function runStage(
+  name: StageName,
+  input: StageInput,
+  body: (stage: Stage) => Promise<void>,
+): Promise<StageResult> {
+  const stage = new Stage(name, input);
+  const scope = new CancellationScope();
+  try {
+    await scope.run(() => body(stage));
+    return stage.result();
+  } catch (error) {
+    // Jobs beside the one that failed are cancelled, and have given their workers back before the stage ends.
+    scope.cancel();
+    await CancellationScope.nonCancellable(() => stage.settled());
+    if (isCancellation(error) || error instanceof ContinueAsNew) throw error;
+    const root = rootCause(error);
+    const type = root instanceof ApplicationFailure ? root.type : undefined;
+    throw ApplicationFailure.create({
+      message: root instanceof Error ? root.message : String(root),
+      type: type ?? 'internal',
+      nonRetryable: true,
+      details: [stage.result()],
+      ...(error instanceof Error ? { cause: error } : {}),
+    });
+  }
+}
+
+/** The innermost cause: what a person can act on. */
+export function rootCause(error: unknown): unknown {
+  let root = error;
+  while ((root instanceof ChildWorkflowFailure || root instanceof ActivityFailure) && root.cause !== undefined) {
+    root = root.cause;
+  }
+  return root;
+}
+
 export class Stage {
   readonly #input: StageInput;
   readonly #name: StageName;
   readonly #jobs: Record<string, JobResult> = {};
+  readonly #underWay = new Set<Promise<JobResult>>();
   readonly #progress = new Map<string, JobProgress>();
   readonly #incidents: Incident[];
   readonly #epochs: Record<string, number>;
@@ -126,8 +169,23 @@ export class Stage {
     return job;
   }
 
+  /** Resolves once no job of the stage is under way any more. */
+  async settled(): Promise<void> {
+    await Promise.allSettled(this.#underWay);
+  }
+
   /** Runs one job to its committed result, through as many gangs as it takes. */
   async run(request: JobRequest): Promise<JobResult> {
+    const run = this.#run(request);
+    this.#underWay.add(run);
+    try {
+      return await run;
+    } finally {
+      this.#underWay.delete(run);
+    }
+  }
+
+  async #run(request: JobRequest): Promise<JobResult> {
     const { plan, pin } = this.#input;
     const isDomain = (DOMAIN_JOB_KINDS as readonly string[]).includes(request.kind);
     const spec: JobSpec = {
@@ -242,6 +300,7 @@ export class Stage {
         const event = await this.#awaitOrPause(attempt, members, progress.checkpointStep);
         if (event.type !== 'checkpoint') {
           progress.step = Math.max(progress.step, event.step);
+          if (event.type === 'finished') progress.stepsTotal = event.stepsTotal;
           if (event.type === 'stopped') progress.checkpointStep = Math.max(progress.checkpointStep, event.step);
           return event;
         }

@@ -49,8 +49,16 @@ ensure_npm_packages() {
   wanted=$(printf '%s\0' package.json package-lock.json .npmrc | content_hash)-$(node -p 'process.versions.modules')
   stamp_matches "$stamp" "$wanted" && return
   step "npm packages of package-lock.json into node_modules (Temporal SDK, gRPC, Prometheus client, build and test tools)" \
-    npm ci --no-fund --no-audit
+    install_npm_packages
   write_stamp "$stamp" "$wanted"
+}
+
+# `npm ci` refuses a lock file made where the registry lacked packages for other systems (optional ones, such as
+# a macOS binary); `npm install --no-save` takes the locked versions all the same and leaves the lock file alone.
+install_npm_packages() {
+  npm ci && return
+  echo "npm ci refused the lock file; npm install takes its versions instead"
+  npm install --no-save
 }
 
 native_sources() {

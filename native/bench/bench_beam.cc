@@ -1,9 +1,9 @@
 // Constrained beam search of the `rank` job: users per second, one JSON line per shape and number of threads.
 //
-// The shape `scratch` is that of the CPU peers: width 256, 6 layers, 8 heads, feed-forward 688, vocabulary 2,048, prompts of
-// 64 random tokens, 16 users, 20 beams, 4 levels over 12,101 random items (duplicates redrawn), log-softmax over the
-// whole vocabulary. Not measured: loading the model, building the trie, reading prompts, writing lists.
-// Usage: bench_beam [--users N] [--reps N] [threads …]
+// The shape `scratch` is that of the CPU peers: width 256, 6 layers, 8 heads, feed-forward 688, vocabulary 2,048,
+// prompts of 64 random tokens, 16 users, 20 beams, 4 levels over 12,101 random items (duplicates redrawn), log-softmax
+// over the whole vocabulary. Not measured: loading the model, building the trie, reading prompts, writing lists. Usage:
+// bench_beam [--users N] [--reps N] [threads …]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -114,10 +114,14 @@ int main(int argc, char** argv) {
     }
     std::sort(seconds.begin(), seconds.end());
     const auto users = static_cast<double>(arguments.users);
-    const Json line = {{"bench", "beam"},          {"shape", "scratch"},
-                       {"threads", threads},       {"batch", arguments.users},
-                       {"prompt", shape.prompt},   {"beams", shape.beams},
-                       {"users_s_max", users / seconds.front()}, {"users_s_median", users / seconds[seconds.size() / 2]}};
+    const Json line = {{"bench", "beam"},
+                       {"shape", "scratch"},
+                       {"threads", threads},
+                       {"batch", arguments.users},
+                       {"prompt", shape.prompt},
+                       {"beams", shape.beams},
+                       {"users_s_max", users / seconds.front()},
+                       {"users_s_median", users / seconds[seconds.size() / 2]}};
     std::printf("%s\n", line.dump().c_str());
   }
   return 0;

@@ -2,7 +2,8 @@
 //
 // Usage: bench_dccf [name=value ...] with threads, epochs, batch, rows (contrastRowsMax), dim, layers, intents, rate,
 // contrast, temperature, decay; graph=<graph.safetensors> replaces the planted graph, out=<file> writes the embeddings.
-// The planted graph has users=3000, items=1000, 10 edges a user within blocks. Not measured: reading files, checkpoints.
+// The planted graph has users=3000, items=1000, 10 edges a user within blocks. Not measured: reading files,
+// checkpoints.
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -84,13 +85,13 @@ void run(const Arguments& arguments) {
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  std::printf("{\"bench\":\"dccf\",\"threads\":%d,\"users\":%ld,\"items\":%ld,\"edges\":%ld,\"dim\":%ld,\"layers\":%ld,"
-              "\"intents\":%ld,\"batch\":%ld,\"contrast_rows\":%ld,\"rate\":%g,\"epochs\":%ld,\"seconds\":%.3f,"
-              "\"epoch_seconds\":%.4f,\"loss\":%.5f,\"loss_rank\":%.5f,\"loss_contrast\":%.4f,\"peak_mb\":%.0f}\n",
-              pool.threads(), graph.users(), graph.items(), graph.edges(), options.model.dim, options.model.layers,
-              options.model.intents, options.batch_size, options.model.contrast_rows_max, options.learning_rate,
-              options.epochs, seconds, seconds / options.epochs, loss.total, loss.rank, loss.contrast,
-              usage.ru_maxrss / 1024.0);
+  std::printf(
+      "{\"bench\":\"dccf\",\"threads\":%d,\"users\":%ld,\"items\":%ld,\"edges\":%ld,\"dim\":%ld,\"layers\":%ld,"
+      "\"intents\":%ld,\"batch\":%ld,\"contrast_rows\":%ld,\"rate\":%g,\"epochs\":%ld,\"seconds\":%.3f,"
+      "\"epoch_seconds\":%.4f,\"loss\":%.5f,\"loss_rank\":%.5f,\"loss_contrast\":%.4f,\"peak_mb\":%.0f}\n",
+      pool.threads(), graph.users(), graph.items(), graph.edges(), options.model.dim, options.model.layers,
+      options.model.intents, options.batch_size, options.model.contrast_rows_max, options.learning_rate, options.epochs,
+      seconds, seconds / options.epochs, loss.total, loss.rank, loss.contrast, usage.ru_maxrss / 1024.0);
   const auto out = arguments.find("out");
   if (out == arguments.end()) return;
   const std::span<const float> all = trainer.embeddings();

@@ -49,10 +49,11 @@ void bench_shape(Pool& pool, int64_t rows, int64_t dim) {
     const Timing time = timed(3, [&] {
       objective = kmeans(pool, matrix, {.clusters = 256, .iterations = 20, .seed = 1, .init = init}).final_objective;
     });
-    std::printf("{\"bench\":\"kmeans\",\"threads\":%d,\"n\":%ld,\"d\":%ld,\"k\":256,\"iterations\":20,\"init\":\"%s\","
-                "\"seconds_min\":%.3f,\"seconds_median\":%.3f,\"objective\":%.6g}\n",
-                pool.threads(), rows, dim, init == KMeansInit::random ? "random" : "plus_plus", time.least, time.median,
-                objective);
+    std::printf(
+        "{\"bench\":\"kmeans\",\"threads\":%d,\"n\":%ld,\"d\":%ld,\"k\":256,\"iterations\":20,\"init\":\"%s\","
+        "\"seconds_min\":%.3f,\"seconds_median\":%.3f,\"objective\":%.6g}\n",
+        pool.threads(), rows, dim, init == KMeansInit::random ? "random" : "plus_plus", time.least, time.median,
+        objective);
     std::fflush(stdout);
   }
   const RowMatrix head{values.data(), std::min<int64_t>(rows, 20000), dim};
@@ -65,10 +66,10 @@ void bench_shape(Pool& pool, int64_t rows, int64_t dim) {
       timed(3, [&] { residual_encode(pool, matrix, books, {.codes = codes, .squared_distance = errors}); });
   double error = 0;
   for (int64_t i = 0; i < std::min<int64_t>(rows, 10000); ++i) error += errors[i];
-  std::printf("{\"bench\":\"rq_encode\",\"threads\":%d,\"n\":%ld,\"d\":%ld,\"levels\":4,\"k\":256,"
-              "\"rows_s_max\":%.0f,\"rows_s_median\":%.0f,\"sq_error\":%.4f}\n",
-              pool.threads(), rows, dim, rows / time.least, rows / time.median,
-              error / std::min<int64_t>(rows, 10000));
+  std::printf(
+      "{\"bench\":\"rq_encode\",\"threads\":%d,\"n\":%ld,\"d\":%ld,\"levels\":4,\"k\":256,"
+      "\"rows_s_max\":%.0f,\"rows_s_median\":%.0f,\"sq_error\":%.4f}\n",
+      pool.threads(), rows, dim, rows / time.least, rows / time.median, error / std::min<int64_t>(rows, 10000));
   std::fflush(stdout);
 }
 

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -19,6 +20,8 @@
 
 namespace collimate::tcp {
 namespace {
+
+constexpr int kSliceMs = 20;
 
 // What each side sends first; the generation travels as its SHA-256 so that the size is fixed.
 struct Hello {
@@ -80,13 +83,22 @@ class Mesh {
                                                   " within " + std::to_string(gang_.connect_timeout_ms) + " ms");
   }
 
+  // Waits in slices, so that a cancelled attempt leaves soon.
+  void wait_any(std::span<pollfd> polled) const {
+    for (;;) {
+      if (gang_.cancelled != nullptr && gang_.cancelled->load()) {
+        throw JobFailure(FailureCause::peer_lost, "joining generation " + gang_.generation + " was cancelled");
+      }
+      const int left_ms = remaining_ms(deadline_);
+      const int ready = ::poll(polled.data(), polled.size(), std::min(left_ms, kSliceMs));
+      if (ready > 0) return;
+      if (ready == 0 && left_ms == 0) give_up();
+    }
+  }
+
   void wait_ready(int fd, short events) const {
     pollfd polled{fd, events, 0};
-    int ready = 0;
-    do {
-      ready = ::poll(&polled, 1, remaining_ms(deadline_));
-    } while (ready < 0 && errno == EINTR);
-    if (ready <= 0) give_up();
+    wait_any(std::span(&polled, 1));
   }
 
   // One attempt; an empty descriptor when the peer is not there yet.
@@ -105,6 +117,12 @@ class Mesh {
     }
     configure_stream(fd.get());
     return fd;
+  }
+
+  void wait_a_little() const {
+    if (remaining_ms(deadline_) == 0) give_up();
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    if (gang_.cancelled != nullptr && gang_.cancelled->load()) give_up();
   }
 
   void send_hello(int fd) const {
@@ -133,8 +151,7 @@ class Mesh {
     for (;;) {
       called.stream = try_dial(address);
       if (called.stream) break;
-      if (remaining_ms(deadline_) == 0) give_up();
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      wait_a_little();
     }
     send_hello(called.stream.get());
     while (called.received < sizeof(Hello)) {
@@ -155,9 +172,7 @@ class Mesh {
   void answer_callers() {
     std::vector<pollfd> polled = {{listener_.get(), POLLIN, 0}};
     for (const Caller& caller : callers_) polled.push_back({caller.stream.get(), POLLIN, 0});
-    const int ready = ::poll(polled.data(), polled.size(), remaining_ms(deadline_));
-    if (ready == 0) give_up();
-    if (ready < 0) return;
+    wait_any(polled);
     for (size_t i = 0; i < callers_.size(); ++i) {
       if (polled[i + 1].revents != 0) greet(callers_[i]);
     }

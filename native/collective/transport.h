@@ -5,6 +5,7 @@
 // 3. Not encrypted: it binds to a private interface only, and the worker says so at start.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <memory>
 #include <span>
@@ -55,6 +56,7 @@ struct TcpGang {
   std::vector<std::string> addresses;    // host:port in rank order
   int connect_timeout_ms = 10000;
   int silence_timeout_ms = 60000;        // no byte from a peer for so long while one is awaited: lost
+  const std::atomic<bool>* cancelled = nullptr;  // ends connect_tcp early when it becomes true
 };
 
 // Full mesh: rank i connects to every rank below it. Throws JobFailure(peer_lost) naming the ranks that did not come, or

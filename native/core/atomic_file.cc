@@ -21,7 +21,8 @@ constexpr size_t kWriteBytesMax = size_t{1} << 30;
 
 [[noreturn]] void fail_store(const std::string& action, const std::filesystem::path& path, int error) {
   throw JobFailure(FailureCause::store_unavailable, "cannot " + action + " " + path.string() + ": " +
-                                                        std::strerror(error) + "; free space or mount the disk writable");
+                                                        std::strerror(error) +
+                                                        "; free space or mount the disk writable");
 }
 
 // Owns the descriptor and the temporary file until the rename.

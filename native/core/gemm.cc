@@ -16,8 +16,8 @@ constexpr int64_t kTileRowsMax = 256;
 constexpr int64_t kTileColsMax = 512;
 constexpr int64_t kRowStep = 16;  // multiples of every kernel's register block
 constexpr int64_t kColStep = 48;
-constexpr int64_t kTilesWanted = 8;                // enough for four threads to share evenly
-constexpr double kTileWorkMin = 1024.0 * 1024.0;   // multiply-adds, about 20 microseconds: below, hand-over costs more
+constexpr int64_t kTilesWanted = 8;               // enough for four threads to share evenly
+constexpr double kTileWorkMin = 1024.0 * 1024.0;  // multiply-adds, about 20 microseconds: below, hand-over costs more
 
 int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 int64_t tiles_along(int64_t size, int64_t tile) { return (size + tile - 1) / tile; }

@@ -63,7 +63,8 @@ struct LloydStep {
   bool changed = false;        // any byte of the centroids
 };
 
-// One Lloyd iteration on `centroids` [clusters, dim] in place. Empty clusters are re-seeded from the worst-quantised rows.
+// One Lloyd iteration on `centroids` [clusters, dim] in place. Empty clusters are re-seeded from the worst-quantised
+// rows.
 LloydStep lloyd_step(Pool& pool, const RowMatrix& rows, std::span<float> centroids);
 
 // Nearest centroid of each row, and the squared distance to it (either span may be empty).

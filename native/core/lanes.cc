@@ -10,8 +10,8 @@
 namespace collimate {
 namespace {
 
-constexpr int64_t kChunk = 16384;            // elements: the unit of ownership and of pool work
-constexpr int64_t kWindow = 64 * kChunk;     // elements of one owner that travel in one round
+constexpr int64_t kChunk = 16384;         // elements: the unit of ownership and of pool work
+constexpr int64_t kWindow = 64 * kChunk;  // elements of one owner that travel in one round
 
 // One aligned subtree sum, wherever its numbers are.
 struct Leaf {
@@ -138,9 +138,8 @@ std::span<float> LaneReducer::begin_lane() {
   }
   block.sum.resize(static_cast<size_t>(options_.elements));
   float* sum = block.sum.data();
-  options_.pool->for_blocks(options_.elements, kChunk, [&](int64_t begin, int64_t end) {
-    std::fill(sum + begin, sum + end, 0.0f);
-  });
+  options_.pool->for_blocks(options_.elements, kChunk,
+                            [&](int64_t begin, int64_t end) { std::fill(sum + begin, sum + end, 0.0f); });
   blocks_.push_back(std::move(block));
   return blocks_.back().sum;
 }
@@ -249,9 +248,11 @@ void LaneReducer::reduce_windows(Gang& gang) {
       const ElementRange theirs = window_of(owned(rank), round);
       const ElementRange gathered = window_of(owned(rank), round - 1);
       for (const Block& block : blocks_) {
-        sends.push_back({rank, std::as_bytes(std::span(block.sum).subspan(size_t(theirs.begin), size_t(theirs.size())))});
+        sends.push_back(
+            {rank, std::as_bytes(std::span(block.sum).subspan(size_t(theirs.begin), size_t(theirs.size())))});
       }
-      sends.push_back({rank, std::as_bytes(std::span(total_).subspan(size_t(finished.begin), size_t(finished.size())))});
+      sends.push_back(
+          {rank, std::as_bytes(std::span(total_).subspan(size_t(finished.begin), size_t(finished.size())))});
       for (size_t i = 0; i < block_count; ++i) {
         auto& buffer = received_[next_buffer++];
         recvs.push_back({rank, std::as_writable_bytes(std::span(buffer).first(size_t(mine.size())))});

@@ -2,9 +2,10 @@
 //
 // 1. The global batch has `lanes` lanes, a power of two; lane i's gradient is computed alone.
 // 2. Lanes are summed by the complete binary tree over 0..lanes-1: node = left child + right child, element by element.
-// 3. A rank holds a contiguous range of lanes (lane_range), adds what lies in maximal aligned subtrees, and sends those sums.
-//    Each fixed-size chunk of the flat gradient is finished by one owner rank and sent to all. So every world size from 1
-//    to `lanes` gives the same bytes.
+// 3. A rank holds a contiguous range of lanes (lane_range), adds what lies in maximal aligned subtrees, and sends those
+// sums.
+//    Each fixed-size chunk of the flat gradient is finished by one owner rank and sent to all. So every world size from
+//    1 to `lanes` gives the same bytes.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +29,8 @@ class LaneReducer {
  public:
   struct Options {
     int lanes = 1;
-    int64_t elements = 0;   // of the flat gradient
-    int scalars = 0;        // doubles per lane that are summed by the same tree (loss sums)
+    int64_t elements = 0;  // of the flat gradient
+    int scalars = 0;       // doubles per lane that are summed by the same tree (loss sums)
     Transport* transport = nullptr;
     Pool* pool = nullptr;
   };
@@ -43,7 +44,7 @@ class LaneReducer {
   struct Result {
     std::span<const float> gradient;  // valid until the next begin_lane
     std::vector<double> scalars;
-    uint32_t control = 0;             // OR over the ranks
+    uint32_t control = 0;  // OR over the ranks
   };
   // Collective. `step` must be equal on all ranks; a mismatch is JobFailure(internal).
   Result reduce(int64_t step, uint32_t control);
@@ -62,8 +63,8 @@ class LaneReducer {
 
   Options options_;
   LaneRange range_;
-  std::vector<Block> blocks_;               // maximal aligned subtrees so far, ascending
-  std::vector<std::vector<float>> spare_;   // buffers to reuse
+  std::vector<Block> blocks_;                 // maximal aligned subtrees so far, ascending
+  std::vector<std::vector<float>> spare_;     // buffers to reuse
   std::vector<std::vector<float>> received_;  // windows of other ranks' block sums
   std::vector<float> total_;
 };

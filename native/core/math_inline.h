@@ -1,4 +1,5 @@
-// The bodies of core/math.h. Range reduction, a Taylor polynomial, and exponent bits; no branch, so that loops vectorise.
+// The bodies of core/math.h. Range reduction, a Taylor polynomial, and exponent bits; no branch, so that loops
+// vectorise.
 //
 // 1. Multiplications and additions are separate and in the order written (the build forbids contraction).
 // 2. A NaN stays a NaN.
@@ -13,11 +14,11 @@ namespace collimate {
 namespace math_detail {
 
 // Adding this rounds a float below 2^22 to the nearest integer, which then stands in the low mantissa bits.
-inline constexpr float kRoundF32 = 12582912.0f;              // 1.5 * 2^23
-inline constexpr double kRoundF64 = 6755399441055744.0;      // 1.5 * 2^52
-inline constexpr float kLn2HighF32 = 0.693359375f;           // 10 bits: n * high is exact
+inline constexpr float kRoundF32 = 12582912.0f;          // 1.5 * 2^23
+inline constexpr double kRoundF64 = 6755399441055744.0;  // 1.5 * 2^52
+inline constexpr float kLn2HighF32 = 0.693359375f;       // 10 bits: n * high is exact
 inline constexpr float kLn2LowF32 = -2.12194440e-4f;
-inline constexpr double kLn2HighF64 = 0x1.62e42fefap-1;      // 33 bits
+inline constexpr double kLn2HighF64 = 0x1.62e42fefap-1;  // 33 bits
 inline constexpr double kLn2LowF64 = 0x1.cf79abc9e3b3ap-40;
 
 // 2^n for a normal exponent.

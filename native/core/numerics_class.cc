@@ -33,10 +33,18 @@ void probe_products(Sha256& hash, Pool& pool, std::span<const float> values) {
       std::vector<float> c(static_cast<size_t>(m * n), 0.25f);
       const bool transpose_a = (flags & 1) != 0;
       const bool transpose_b = (flags & 2) != 0;
-      gemm(pool, {.transpose_a = transpose_a, .transpose_b = transpose_b, .m = m, .n = n, .k = k,
-                  .a = values.data(), .lda = transpose_a ? m : k,
-                  .b = values.data() + 1000, .ldb = transpose_b ? k : n,
-                  .beta = flags == 0 ? 0.0f : 1.0f, .c = c.data(), .ldc = n});
+      gemm(pool, {.transpose_a = transpose_a,
+                  .transpose_b = transpose_b,
+                  .m = m,
+                  .n = n,
+                  .k = k,
+                  .a = values.data(),
+                  .lda = transpose_a ? m : k,
+                  .b = values.data() + 1000,
+                  .ldb = transpose_b ? k : n,
+                  .beta = flags == 0 ? 0.0f : 1.0f,
+                  .c = c.data(),
+                  .ldc = n});
       hash_floats(hash, c);
     }
   }
@@ -46,7 +54,8 @@ void probe_functions(Sha256& hash, std::span<const float> values) {
   std::vector<float> out(4096);
   for (size_t i = 0; i < out.size(); ++i) out[i] = exp_f32(values[i] * 20.0f);
   hash_floats(hash, out);
-  for (size_t i = 0; i < out.size(); ++i) out[i] = softplus_f32(values[i]) * sigmoid_f32(values[i]) + log_f32(out[i] + 1.0f);
+  for (size_t i = 0; i < out.size(); ++i)
+    out[i] = softplus_f32(values[i]) * sigmoid_f32(values[i]) + log_f32(out[i] + 1.0f);
   hash_floats(hash, out);
   float sum = 0.0f;
   for (size_t i = 0; i < out.size(); ++i) sum += out[i] = exp_f32(values[i]);

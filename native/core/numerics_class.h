@@ -1,6 +1,7 @@
 // The name of the machine's arithmetic: two machines of one class give the same bytes for the same job.
 //
-// 1. `cpu-<isa>-<12 hex>`: the instruction set that computes, and a hash of what a start-up probe produced with it and of
+// 1. `cpu-<isa>-<12 hex>`: the instruction set that computes, and a hash of what a start-up probe produced with it and
+// of
 //    the GEMM library's file.
 // 2. COLLIMATE_ISA=avx2 pins a machine to the lower class, so that a mixed fleet has one.
 #pragma once

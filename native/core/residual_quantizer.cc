@@ -40,8 +40,7 @@ class TileEncoder {
     }
     if (!out.residuals.empty())
       std::memcpy(&out.residuals[first * dim], residuals_.data(), count * dim * sizeof(float));
-    if (!out.squared_distance.empty())
-      squared_row_norms(residuals_.data(), count, dim, &out.squared_distance[first]);
+    if (!out.squared_distance.empty()) squared_row_norms(residuals_.data(), count, dim, &out.squared_distance[first]);
   }
 
  private:

@@ -42,9 +42,9 @@ struct ResidualQuantizerOptions {
 };
 
 struct ResidualQuantizer {
-  std::vector<float> centroids;   // [levels, codes, dim]
-  std::vector<int32_t> codes;     // [rows, levels], of the training rows
-  double relative_error = 0;      // sum |x - decoded|^2 / sum |x|^2
+  std::vector<float> centroids;  // [levels, codes, dim]
+  std::vector<int32_t> codes;    // [rows, levels], of the training rows
+  double relative_error = 0;     // sum |x - decoded|^2 / sum |x|^2
 };
 
 // Trains all levels at once; jobs/codebooks.cc does the same step by step.

@@ -1,6 +1,7 @@
 // Dot products and scaled additions over short rows, with one order of additions on every machine.
 //
-// 1. A dot product keeps eight partial sums (element i goes to sum i mod 8), added pairwise at the end; the tail is added last.
+// 1. A dot product keeps eight partial sums (element i goes to sum i mod 8), added pairwise at the end; the tail is
+// added last.
 // 2. No contraction and no fast-math: whatever the width of the registers, the bits are those of the source.
 #pragma once
 

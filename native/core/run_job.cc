@@ -52,8 +52,9 @@ JobOutcome run_job(JobContext& context) {
     if (failure.cause() == FailureCause::peer_lost && context.host().aborted()) throw JobAborted();
     throw;
   } catch (const std::bad_alloc&) {
-    throw JobFailure(FailureCause::out_of_memory,
-                     "job " + context.spec().kind + " ran out of memory; use fewer sequences a lane or a larger machine");
+    throw JobFailure(
+        FailureCause::out_of_memory,
+        "job " + context.spec().kind + " ran out of memory; use fewer sequences a lane or a larger machine");
   } catch (const Json::exception& error) {
     throw JobFailure(FailureCause::bad_input,
                      "the recipe or a JSON input of job " + context.spec().kind + " is malformed: " + error.what());

@@ -1,8 +1,11 @@
 // Reading (memory-mapped) and writing of safetensors files.
 //
-// 1. A writer's bytes depend only on tensor names, shapes, types, values and metadata: names sorted, header padded with spaces to 8.
-// 2. A reader checks every offset against the file before it hands out a pointer; a bad file is JobFailure(corrupt_artifact)
-//    for a damaged one and JobFailure(bad_input) for a missing tensor, a wrong type or a wrong shape, naming the tensor.
+// 1. A writer's bytes depend only on tensor names, shapes, types, values and metadata: names sorted, header padded with
+// spaces to 8.
+// 2. A reader checks every offset against the file before it hands out a pointer; a bad file is
+// JobFailure(corrupt_artifact)
+//    for a damaged one and JobFailure(bad_input) for a missing tensor, a wrong type or a wrong shape, naming the
+//    tensor.
 #pragma once
 
 #include <cstddef>

@@ -83,16 +83,19 @@ UniqueIds fit_unique_ids(Pool& pool, const RowMatrix& rows, const ResidualCodebo
   for (int64_t i = 1; i <= items; ++i)
     if (i == items || compare_prefix(order[i - 1], order[i], levels - 1) != 0) offsets.push_back(i);
   const int64_t buckets = static_cast<int64_t>(offsets.size()) - 1;
-  for (int64_t b = 0; b < buckets; ++b) result.largest_bucket = std::max(result.largest_bucket, offsets[b + 1] - offsets[b]);
+  for (int64_t b = 0; b < buckets; ++b)
+    result.largest_bucket = std::max(result.largest_bucket, offsets[b + 1] - offsets[b]);
   if (result.largest_bucket > books.codes) fail_overflow(result.largest_bucket, books);
 
   std::vector<float> residuals(items * rows.dim);
-  residual_encode(pool, rows, {levels - 1, books.codes, books.dim, books.centroids.first((levels - 1) * books.codes * books.dim)},
+  residual_encode(pool, rows,
+                  {levels - 1, books.codes, books.dim, books.centroids.first((levels - 1) * books.codes * books.dim)},
                   {.residuals = residuals});
   const RowMatrix residual_rows{residuals.data(), items, rows.dim};
   std::vector<int64_t> distinct(buckets, 0);
   pool.for_each(buckets, [&](int64_t b) {
-    const std::span<const int64_t> members = std::span<const int64_t>(order).subspan(offsets[b], offsets[b + 1] - offsets[b]);
+    const std::span<const int64_t> members =
+        std::span<const int64_t>(order).subspan(offsets[b], offsets[b + 1] - offsets[b]);
     std::vector<uint8_t> seen(books.codes, 0);
     for (const int64_t item : members) {
       uint8_t& mark = seen[nearest[item * levels + levels - 1]];

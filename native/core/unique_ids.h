@@ -15,9 +15,9 @@
 namespace collimate {
 
 struct UniqueIds {
-  std::vector<int32_t> codes;          // [items, levels], all rows different
-  double unique_rate_before_fit = 0;   // different rows of `nearest` / items
-  int64_t largest_bucket = 0;          // items
+  std::vector<int32_t> codes;         // [items, levels], all rows different
+  double unique_rate_before_fit = 0;  // different rows of `nearest` / items
+  int64_t largest_bucket = 0;         // items
 };
 
 uint64_t split_mix64(uint64_t value);

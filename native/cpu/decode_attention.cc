@@ -31,8 +31,7 @@ void scores_of(const DecodeAttention& args, int64_t head, int64_t kv_head) {
   for (int64_t r = 0; r < args.rows; ++r) {
     for (int64_t s = 0; s < args.steps; ++s) {
       const float* key = args.step_k[s] + args.ancestors[r * args.steps + s] * kv_dim + kv_head * args.head_dim;
-      args.scratch[r * width + args.prompt_rows + s] =
-          args.scale * dot(q + r * args.q_stride, key, args.head_dim);
+      args.scratch[r * width + args.prompt_rows + s] = args.scale * dot(q + r * args.q_stride, key, args.head_dim);
     }
   }
 }

@@ -18,10 +18,12 @@ constexpr int kScalars = 2;
 // Values of very different sizes, so that another order of additions gives other bytes.
 void fill_lane(int lane, int64_t step, std::span<float> gradient, std::vector<double>& scalars) {
   const RandomStream stream{.seed = uint64_t(lane), .site = RandomSite::test, .stream = uint64_t(step)};
-  for (size_t i = 0; i < gradient.size(); ++i) {
+  for (size_t i = 0; i < gradient.size(); i += 4) {
     const std::array<uint32_t, 4> words = philox4(stream, uint32_t(i));
-    const float scale = words[0] % 4 == 0 ? 1e6f : 1.0f;
-    gradient[i] += (float(words[1] >> 8) * 0x1p-24f - 0.5f) * scale;
+    for (size_t j = 0; j < 4 && i + j < gradient.size(); ++j) {
+      const float scale = words[j] % 4 == 0 ? 1e6f : 1.0f;
+      gradient[i + j] += (float(words[j] >> 8) * 0x1p-24f - 0.5f) * scale;
+    }
   }
   for (int i = 0; i < kScalars; ++i) scalars.push_back(random_uniform(stream, 1000000 + uint64_t(i)) * (lane + 1e-9));
 }

@@ -1,5 +1,5 @@
-// The beam over an abstract next-token function: against a plain beam at every width, against exhaustive scoring at full
-// width, ties, short catalogues, values that are not finite.
+// The beam over an abstract next-token function: against a plain beam at every width, against exhaustive scoring at
+// full width, ties, short catalogues, values that are not finite.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -11,7 +11,7 @@
 #include "core/philox.h"
 #include "core/rank/beam.h"
 #include "core/rank/decode_ops.h"
-#include "test/test_rank_reference.h"
+#include "test/rank_reference.h"
 
 namespace collimate {
 namespace {
@@ -29,8 +29,8 @@ struct Case {
     for (const int32_t token : prefix) stream = stream * 1000003 + static_cast<uint64_t>(token) + 1;
     std::vector<float> values;
     for (int64_t i = 0; i < kVocabulary; ++i) {
-      values.push_back(spread * random_normal({.seed = seed, .site = RandomSite::test, .stream = stream},
-                                              static_cast<uint64_t>(i)));
+      values.push_back(
+          spread * random_normal({.seed = seed, .site = RandomSite::test, .stream = stream}, static_cast<uint64_t>(i)));
     }
     return values;
   }

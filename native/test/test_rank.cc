@@ -1,7 +1,8 @@
-// Ranking on tiny random decoders: against a plain beam that recomputes the whole sequence for every hypothesis, and the
-// promises about threads, shards and neighbours.
+// Ranking on tiny random decoders: against a plain beam that recomputes the whole sequence for every hypothesis, and
+// the promises about threads, shards and neighbours.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -13,8 +14,8 @@
 #include "core/model/decoder.h"
 #include "core/philox.h"
 #include "core/rank/ranker.h"
-#include "test/test_rank_models.h"
-#include "test/test_rank_reference.h"
+#include "test/rank_models.h"
+#include "test/rank_reference.h"
 
 namespace collimate {
 namespace {
@@ -225,12 +226,15 @@ TEST_CASE("rank: bad prompts and shards are named") {
 
 TEST_CASE("rank: logits that are not finite fail with the first such user, whatever the threads") {
   Model model = rank_test::make_model({.items = 20, .width = 6}, 17);
-  Prompts prompts = rank_test::make_prompts(model, std::vector<int64_t>(40, 4), 18);
+  // The group of the first poisoned user takes far longer than that of the last, which so fails first.
+  std::vector<int64_t> lengths(40, 4);
+  std::fill(lengths.begin() + 16, lengths.begin() + 24, 120);
+  Prompts prompts = rank_test::make_prompts(model, lengths, 18);
   const int32_t poisoned = 0;
   for (int32_t& token : prompts.tokens) token = token == poisoned ? 1 : token;
   model.parameters.data(model.parameters.embedding())[poisoned] = std::numeric_limits<float>::quiet_NaN();
   CHECK(failure_of(model, prompts, FailureCause::nan_loss).empty());
-  for (const size_t user : {37u, 22u, 21u}) prompts.tokens[user * 4 + 2] = poisoned;
+  for (const size_t user : {37u, 22u, 21u}) prompts.tokens[static_cast<size_t>(prompts.offsets[user]) + 2] = poisoned;
   for (int repeat = 0; repeat < 5; ++repeat) {
     CHECK(mentions(failure_of(model, prompts, FailureCause::nan_loss), "logits of user 121 are not finite at level 0"));
   }

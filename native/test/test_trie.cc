@@ -8,7 +8,7 @@
 #include "core/failure.h"
 #include "core/philox.h"
 #include "core/rank/trie.h"
-#include "test/test_rank_reference.h"
+#include "test/rank_reference.h"
 
 namespace collimate {
 namespace {
@@ -39,8 +39,9 @@ bool mentions(const std::string& text, const std::string& part) { return text.fi
 
 TEST_CASE("trie: every id leads to its item, and the valid next tokens are exactly those of the catalogue") {
   for (const int64_t levels : {1, 2, 4}) {
-    const auto catalogue = catalogue_of({.items = 60, .levels = levels, .width = 64 / levels, .first = 5, .vocabulary = 80},
-                                        static_cast<uint64_t>(levels));
+    const auto catalogue =
+        catalogue_of({.items = 60, .levels = levels, .width = 64 / levels, .first = 5, .vocabulary = 80},
+                     static_cast<uint64_t>(levels));
     const ItemTrie trie = trie_of(catalogue);
     REQUIRE(trie.levels() == levels);
     REQUIRE(trie.items() == 60);

@@ -26,6 +26,7 @@ function causeOf(error: unknown): FailureCause {
     // Native failures and failures from a domain thread carry the cause's name; file errors carry errno names.
     const code = 'code' in error ? String(error.code) : '';
     if (NATIVE_CAUSES.has(code)) return `FAILURE_CAUSE_${code.toUpperCase()}` as FailureCause;
+    // `aborted` is how an attempt ends that was given up; nobody is left to act on its cause.
     if (error.name === 'BadInputError') return 'FAILURE_CAUSE_BAD_INPUT';
     if (STORE_ERRNOS.has(code)) return 'FAILURE_CAUSE_STORE_UNAVAILABLE';
     if (code === 'ERR_WORKER_OUT_OF_MEMORY') return 'FAILURE_CAUSE_OUT_OF_MEMORY';

@@ -2,7 +2,7 @@
  * The worker's lease and its job runs, the present one and the last few ended ones (so that a controller that comes late
  * still hears how they ended).
  */
-import { JobRun, type JobOrder, type JobRunnerOptions } from './job-runner.js';
+import { JobRun, type JobMeasure, type JobOrder, type JobRunnerOptions } from './job-runner.js';
 import { Lease, same, type AttemptRef, type ReserveOutcome } from './lease.js';
 
 const ENDED_RUNS_KEPT = 32;
@@ -12,7 +12,8 @@ export interface HostedOrder extends JobOrder {
   stage: string;
 }
 
-export interface JobHostOptions extends JobRunnerOptions {
+export interface JobHostOptions extends Omit<JobRunnerOptions, 'onMeasure'> {
+  onJobMeasure: (order: HostedOrder, measure: JobMeasure) => void;
   /** Told whenever the lease changes hands. */
   onLease(holder: AttemptRef | null): void;
 }
@@ -64,7 +65,10 @@ export class JobHost {
     if (!this.#lease.start(order)) return false;
     const { runId: run, stage, epoch, jobId: job } = order;
     const log = this.#options.log.child({ run, stage, epoch, job });
-    const jobRun = new JobRun(order, { ...this.#options, log });
+    const onMeasure = (measure: JobMeasure): void => {
+      this.#options.onJobMeasure(order, measure);
+    };
+    const jobRun = new JobRun(order, { ...this.#options, log, onMeasure });
     this.#runs = [...this.#runs, jobRun].slice(-ENDED_RUNS_KEPT);
     void jobRun.done.then(() => {
       this.#lease.release(order);

@@ -6,7 +6,7 @@
  * 3. An attempt always ends with exactly one terminal event, and its scratch folder is gone by then.
  */
 import { mkdir, rm } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 
 import type { JobDefinition__Output } from '../../proto/generated/collimate/v1/JobDefinition.js';
 import type { ArtifactStore } from '../../orchestrator/artifacts/store.js';
@@ -14,7 +14,7 @@ import type { Logger } from '../../orchestrator/telemetry/logger.js';
 import { DOMAIN_JOB_KINDS, type DomainJobKind, type JobResult, type JobSpec } from '../../workflows/contract.js';
 import { createListener, startJob, type NativeJob, type NativeJobOutcome } from './addon.js';
 import { runDomainJob } from './domain-runner.js';
-import { EventLog } from './event-log.js';
+import { EventLog, type EventBody } from './event-log.js';
 import { failureOf } from './failure.js';
 import type { AttemptRef } from './lease.js';
 
@@ -31,6 +31,11 @@ export interface JobOrder extends AttemptRef {
   checkpointIntervalSteps: number;
 }
 
+export type JobMeasure =
+  | { type: 'step'; seconds: number }
+  | { type: 'checkpoint'; seconds: number }
+  | { type: 'ended'; kind: string; outcome: 'finished' | 'stopped' | 'failed' };
+
 export interface JobRunnerOptions {
   store: ArtifactStore;
   scratchRoot: string;
@@ -40,7 +45,8 @@ export interface JobRunnerOptions {
   log: Logger;
   /** Publishes this rank's address and answers all of them in rank order. */
   meet(order: JobOrder, address: string): Promise<string[]>;
-  onStepSeconds(seconds: number): void;
+  /** Told of what the worker's own metrics count. */
+  onMeasure: (measure: JobMeasure) => void;
 }
 
 export class JobRun {
@@ -101,7 +107,7 @@ export class JobRun {
       const failure = failureOf(error);
       this.#options.log.warn({ cause: failure.cause, err: error }, `job failed: ${failure.message}`);
       await this.#clean();
-      this.events.append({ failed: { ...failure, step: 0 } });
+      this.#end({ failed: { ...failure, step: 0 } }, 'failed');
     }
   }
 
@@ -169,7 +175,7 @@ export class JobRun {
     }
     if (outcome.kind === 'stopped') {
       await this.#clean();
-      this.events.append({ stopped: { step: outcome.step } });
+      this.#end({ stopped: { step: outcome.step } }, 'stopped');
     } else {
       await this.#finish(outcome.outputs, outcome.summary);
     }
@@ -187,7 +193,7 @@ export class JobRun {
     const now = performance.now();
     const stepSeconds = (now - this.#lastStepAtMs) / 1000;
     this.#lastStepAtMs = now;
-    this.#options.onStepSeconds(stepSeconds);
+    this.#options.onMeasure({ type: 'step', seconds: stepSeconds });
     this.events.append({ step: { step, stepsTotal, metrics: { ...metrics, step_seconds: stepSeconds } } });
   }
 
@@ -199,6 +205,7 @@ export class JobRun {
     await rm(folder, { recursive: true, force: true });
     await store.pruneCheckpoints(key, CHECKPOINTS_KEPT);
     const storeSeconds = (performance.now() - startedMs) / 1000;
+    this.#options.onMeasure({ type: 'checkpoint', seconds: storeSeconds });
     this.events.append({ checkpoint: { step, manifestDigest, bytes, seconds: seconds + storeSeconds } });
   }
 
@@ -210,7 +217,7 @@ export class JobRun {
       for (const name of Object.keys(outputs).sort()) {
         const path = outputs[name];
         if (path === undefined) throw new Error(`output ${name} has no path`);
-        digests[name] = await store.putFile(path);
+        digests[name] = await store.putFile(resolve(this.#scratch, 'output', path));
         this.#options.log.debug({ output: name, file: basename(path), digest: digests[name] }, 'output stored');
       }
       const result: JobResult = { key: this.order.definition.key, outputs: digests, summary };
@@ -218,7 +225,13 @@ export class JobRun {
       resultJson = JSON.stringify(result);
     }
     await this.#clean();
-    this.events.append({ finished: { resultJson } });
+    this.#end({ finished: { resultJson } }, 'finished');
+  }
+
+  #end(event: EventBody, outcome: 'finished' | 'stopped' | 'failed'): void {
+    const { kind } = JSON.parse(this.order.definition.specJson) as JobSpec;
+    this.#options.onMeasure({ type: 'ended', kind, outcome });
+    this.events.append(event);
   }
 
   async #clean(): Promise<void> {

@@ -27,6 +27,7 @@ import { meet } from './rendezvous-client.js';
 import { workerService } from './service.js';
 
 const SHUTDOWN_GRACE_MS = 8_000;
+const RUN_SERIES_GRACE_MS = 3_600_000;
 
 runProcess(async () => {
   const options = parseOptions(
@@ -69,8 +70,17 @@ runProcess(async () => {
     tensorHost,
     log,
     meet,
-    onStepSeconds: (seconds) => {
-      lastStepSeconds = seconds;
+    onJobMeasure: ({ runId: run, stage }, measure) => {
+      if (measure.type === 'step') {
+        lastStepSeconds = measure.seconds;
+        metrics.observe('collimate_worker_step_duration_seconds', { run, stage }, measure.seconds);
+      } else if (measure.type === 'checkpoint') {
+        metrics.observe('collimate_worker_checkpoint_duration_seconds', { run, stage }, measure.seconds);
+      } else {
+        metrics.inc('collimate_worker_jobs_total', { kind: measure.kind, outcome: measure.outcome });
+        // A worker is not told of a run's end; an hour without a job of it is one.
+        metrics.removeRun(run, { graceMs: RUN_SERIES_GRACE_MS });
+      }
     },
     onLease: (holder) => {
       metrics.set('collimate_worker_busy', {}, holder === null ? 0 : 1);

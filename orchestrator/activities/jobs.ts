@@ -6,7 +6,11 @@ import { classified, classifyingStoreErrors } from './failures.js';
 
 const PIN_WAIT_MS = 250;
 
-export function jobActivities({ store, fleet }: ActivityDependencies): Pick<Activities, 'lookUpJob' | 'pinRun'> {
+export function jobActivities({
+  store,
+  fleet,
+  metrics,
+}: ActivityDependencies): Pick<Activities, 'lookUpJob' | 'pinRun'> {
   return {
     async lookUpJob(spec) {
       const key = jobKeyOf(spec);
@@ -20,6 +24,11 @@ export function jobActivities({ store, fleet }: ActivityDependencies): Pick<Acti
         const wanted = plan.numericsClass;
         const member = wanted === null ? members[0] : members.find((candidate) => candidate.numericsClass === wanted);
         if (member !== undefined) {
+          metrics.set(
+            'collimate_run_info',
+            { run: plan.runId, name: plan.name, numerics_class: member.numericsClass },
+            1,
+          );
           return { numericsClass: member.numericsClass, engineRevision: member.engineRevision };
         }
         if (Date.now() > deadline) {

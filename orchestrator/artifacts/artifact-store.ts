@@ -1,6 +1,6 @@
 /**
- * The artifact store as the rest of the program sees it. `test/contract`-style promises, held by
- * `artifact-store-contract.ts` for every implementation:
+ * The artifact store as the rest of the program sees it. Its promises, which the suite
+ * `artifact-store-contract.ts` holds every implementation to:
  *
  * 1. Whatever is returned was verified: the bytes have the SHA-256 that names them. Damage is reported, moved aside and
  *    can be rebuilt by putting the same bytes again.

@@ -34,7 +34,8 @@ export class CheckpointFolder {
   }
 
   async put({ jobKey, step, dir }: { jobKey: string; step: number; dir: string }): Promise<CheckpointRef> {
-    if (!Number.isSafeInteger(step) || step < 0) throw new TypeError(`checkpoint: expected a step >= 0, got ${String(step)}`);
+    if (!Number.isSafeInteger(step) || step < 0)
+      throw new TypeError(`checkpoint: expected a step >= 0, got ${String(step)}`);
     const files: Record<string, string> = {};
     for (const name of await filesBelow(dir)) files[name] = await this.#objects.putFile(join(dir, name));
     if (Object.keys(files).length === 0) throw new TypeError(`checkpoint: expected files below ${dir}, found none`);
@@ -83,7 +84,8 @@ export class CheckpointFolder {
   }
 
   async prune(jobKey: string, keep: number): Promise<number> {
-    if (!Number.isSafeInteger(keep) || keep < 1) throw new TypeError(`prune: expected to keep >= 1, got ${String(keep)}`);
+    if (!Number.isSafeInteger(keep) || keep < 1)
+      throw new TypeError(`prune: expected to keep >= 1, got ${String(keep)}`);
     const dropped = (await this.#steps(jobKey)).slice(0, -keep);
     for (const step of dropped) {
       await unlink(this.#pathOf(jobKey, step)).catch((error: unknown) => {
@@ -185,7 +187,8 @@ export class CheckpointFolder {
 
   async #verifyFiles(manifest: CheckpointManifest): Promise<[name: string, path: string][]> {
     const paths: [string, string][] = [];
-    for (const [name, digest] of Object.entries(manifest.files)) paths.push([name, await this.#objects.localPath(digest)]);
+    for (const [name, digest] of Object.entries(manifest.files))
+      paths.push([name, await this.#objects.localPath(digest)]);
     return paths;
   }
 

@@ -94,7 +94,7 @@ export async function copyByDigest({ source, folder, pathOf }: CopyOptions): Pro
 export async function hashChunks(file: FileHandle, sink?: (chunk: Uint8Array) => Promise<void>): Promise<Digest> {
   const hash = createHash('sha256');
   const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
-  for (let position = 0; ; ) {
+  for (let position = 0; ;) {
     const { bytesRead } = await file.read(buffer, 0, CHUNK_BYTES, position);
     if (bytesRead === 0) return hash.digest('hex');
     position += bytesRead;

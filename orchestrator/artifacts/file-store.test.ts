@@ -124,54 +124,57 @@ const mountRefusal = ((): string | null => {
   return probe.status === 0 ? null : `mount is refused here: ${probe.error?.message ?? probe.stderr.trim()}`;
 })();
 
-describe.skipIf(mountRefusal !== null)(`folder store on a small disk${mountRefusal === null ? '' : ` (skipped: ${mountRefusal})`}`, () => {
-  let disk: string;
-  beforeEach(async () => {
-    disk = join(folder, 'disk');
-    await mkdir(disk);
-    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', disk]);
-  });
-  afterEach(() => {
-    execFileSync('umount', ['-l', disk]);
-  });
+describe.skipIf(mountRefusal !== null)(
+  `folder store on a small disk${mountRefusal === null ? '' : ` (skipped: ${mountRefusal})`}`,
+  () => {
+    let disk: string;
+    beforeEach(async () => {
+      disk = join(folder, 'disk');
+      await mkdir(disk);
+      execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', disk]);
+    });
+    afterEach(() => {
+      execFileSync('umount', ['-l', disk]);
+    });
 
-  it('reports a full disk, leaves nothing behind, and goes on when there is room again', async () => {
-    const store = new FileArtifactStore(disk);
-    const small = await store.putBytes(Buffer.from('small'));
-    const big = Buffer.alloc(2_000_000, 7);
-    const error = await store.putBytes(big).catch((reason: unknown) => reason);
-    expect(error).toBeInstanceOf(StoreUnavailableError);
-    expect(error).toMatchObject({ code: 'ENOSPC', failureCause: 'store_unavailable' });
-    expect((error as Error).message).toMatch(/objects: ENOSPC: the disk is full; free space/);
-    expect(await strays(disk)).toEqual([]);
-    execFileSync('mount', ['-o', 'remount,size=8m', disk]);
-    const digest = await store.putBytes(big);
-    expect((await store.readBytes(digest)).equals(big)).toBe(true);
-    expect((await store.readBytes(small)).toString()).toBe('small');
-  });
+    it('reports a full disk, leaves nothing behind, and goes on when there is room again', async () => {
+      const store = new FileArtifactStore(disk);
+      const small = await store.putBytes(Buffer.from('small'));
+      const big = Buffer.alloc(2_000_000, 7);
+      const error = await store.putBytes(big).catch((reason: unknown) => reason);
+      expect(error).toBeInstanceOf(StoreUnavailableError);
+      expect(error).toMatchObject({ code: 'ENOSPC', failureCause: 'store_unavailable' });
+      expect((error as Error).message).toMatch(/objects: ENOSPC: the disk is full; free space/);
+      expect(await strays(disk)).toEqual([]);
+      execFileSync('mount', ['-o', 'remount,size=8m', disk]);
+      const digest = await store.putBytes(big);
+      expect((await store.readBytes(digest)).equals(big)).toBe(true);
+      expect((await store.readBytes(small)).toString()).toBe('small');
+    });
 
-  it('reports a full disk in the middle of a checkpoint and keeps the one before', async () => {
-    const store = new FileArtifactStore(disk);
-    const key = sha256Hex('job');
-    const dir = join(folder, 'checkpoint');
-    await mkdir(dir);
-    await writeFile(join(dir, 'state.json'), '{"step":1}');
-    const good = await store.putCheckpoint(key, 1, dir);
-    await writeFile(join(dir, 'weights'), Buffer.alloc(2_000_000, 1));
-    await expect(store.putCheckpoint(key, 2, dir)).rejects.toThrow(StoreUnavailableError);
-    expect(await store.latestCheckpoint(key)).toEqual(good);
-    expect(await strays(disk)).toEqual([]);
-  });
+    it('reports a full disk in the middle of a checkpoint and keeps the one before', async () => {
+      const store = new FileArtifactStore(disk);
+      const key = sha256Hex('job');
+      const dir = join(folder, 'checkpoint');
+      await mkdir(dir);
+      await writeFile(join(dir, 'state.json'), '{"step":1}');
+      const good = await store.putCheckpoint(key, 1, dir);
+      await writeFile(join(dir, 'weights'), Buffer.alloc(2_000_000, 1));
+      await expect(store.putCheckpoint(key, 2, dir)).rejects.toThrow(StoreUnavailableError);
+      expect(await store.latestCheckpoint(key)).toEqual(good);
+      expect(await strays(disk)).toEqual([]);
+    });
 
-  it('reads from a read-only disk and reports what it cannot write', async () => {
-    const digest = await new FileArtifactStore(disk).putBytes(Buffer.from('before'));
-    await new FileArtifactStore(disk).writeRunFile('r', 'f', 'x');
-    execFileSync('mount', ['-o', 'remount,ro', disk]);
-    const store = new FileArtifactStore(disk);
-    expect((await store.readBytes(digest)).toString()).toBe('before');
-    await expect(store.putBytes(Buffer.from('after'))).rejects.toMatchObject({ code: 'EROFS' });
-    await expect(store.writeRunFile('r', 'f', 'y')).rejects.toThrow(StoreUnavailableError);
-    await expect(store.appendRunEvents('r', [{ n: 1 }])).rejects.toThrow(/EROFS: the file system is read-only/);
-    expect((await store.readRunFile('r', 'f'))?.toString()).toBe('x');
-  });
-});
+    it('reads from a read-only disk and reports what it cannot write', async () => {
+      const digest = await new FileArtifactStore(disk).putBytes(Buffer.from('before'));
+      await new FileArtifactStore(disk).writeRunFile('r', 'f', 'x');
+      execFileSync('mount', ['-o', 'remount,ro', disk]);
+      const store = new FileArtifactStore(disk);
+      expect((await store.readBytes(digest)).toString()).toBe('before');
+      await expect(store.putBytes(Buffer.from('after'))).rejects.toMatchObject({ code: 'EROFS' });
+      await expect(store.writeRunFile('r', 'f', 'y')).rejects.toThrow(StoreUnavailableError);
+      await expect(store.appendRunEvents('r', [{ n: 1 }])).rejects.toThrow(/EROFS: the file system is read-only/);
+      expect((await store.readRunFile('r', 'f'))?.toString()).toBe('x');
+    });
+  },
+);

@@ -115,7 +115,11 @@ export class FileArtifactStore implements ArtifactStore {
     return this.#runs.readEvents(runId);
   }
 
-  async collectGarbage({ olderThanSeconds }: { olderThanSeconds: number }): Promise<{ objects: number; bytes: number }> {
+  async collectGarbage({
+    olderThanSeconds,
+  }: {
+    olderThanSeconds: number;
+  }): Promise<{ objects: number; bytes: number }> {
     const keep = new Set<Digest>();
     for (const key of await this.#jobs.keys()) for (const digest of await this.#jobs.references(key)) keep.add(digest);
     for (const key of await this.#checkpoints.jobKeys()) {

@@ -102,7 +102,9 @@ describe('jobKeyOf', () => {
   });
 
   it('refuses an input that is not a digest', () => {
-    expect(() => jobKeyOf({ ...spec, inputs: { vocabulary: '/some/path' } })).toThrow(/input vocabulary: expected a SHA-256/);
+    expect(() => jobKeyOf({ ...spec, inputs: { vocabulary: '/some/path' } })).toThrow(
+      /input vocabulary: expected a SHA-256/,
+    );
   });
 });
 

@@ -27,7 +27,8 @@ export function isDigest(text: unknown): text is string {
 export function canonicalSpec(spec: JobSpec): string {
   const { kind, recipe, inputs, numericsClass, engineRevision } = spec;
   for (const [name, digest] of Object.entries(inputs)) {
-    if (!isDigest(digest)) throw new TypeError(`job ${kind}: input ${name}: expected a SHA-256 in hex, got ${digest}`);
+    if (!isDigest(digest))
+      throw new TypeError(`job ${kind}: input ${name}: expected a SHA-256 in hex, got ${String(digest)}`);
   }
   return canonicalJson({ kind, recipe, inputs, numericsClass, engineRevision });
 }

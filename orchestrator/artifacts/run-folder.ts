@@ -47,7 +47,9 @@ export class RunFolder {
 
   /** Names of the plain files of a run. */
   async files(runId: string): Promise<string[]> {
-    const entries = await readdir(this.dir(runId), { withFileTypes: true }).catch((error: unknown) => this.#absent(error));
+    const entries = await readdir(this.dir(runId), { withFileTypes: true }).catch((error: unknown) =>
+      this.#absent(error),
+    );
     return (entries ?? []).flatMap((entry) => (entry.isFile() ? [entry.name] : [])).sort();
   }
 
@@ -105,7 +107,9 @@ export class RunFolder {
 
 function checkedName(what: string, name: string): string {
   if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(name)) {
-    throw new TypeError(`${what}: expected 1 to 128 letters, digits, ".", "_" or "-", a letter or digit first; got "${name}"`);
+    throw new TypeError(
+      `${what}: expected 1 to 128 letters, digits, ".", "_" or "-", a letter or digit first; got "${name}"`,
+    );
   }
   return name;
 }

@@ -5,8 +5,8 @@ import { CliError } from './cli-error.js';
 import { type Home, homeAt, type ProcessTable } from './home.js';
 import { requireUp } from './installation.js';
 import { type OutputFormat } from './output.js';
-import { NAMESPACE } from './supervisor.js';
-import { connectTemporal, type TemporalSession } from './temporal-connection.js';
+import { NAMESPACE } from './supervisor-config.js';
+import { type TemporalSession } from './temporal-connection.js';
 
 export interface CommandContext {
   home: Home;
@@ -24,6 +24,8 @@ export async function withSession<T>(
   action: (session: TemporalSession, table: ProcessTable) => Promise<T>,
 ): Promise<T> {
   const table = requireUp(home);
+  // Loaded late: Temporal's client takes longer to load than most commands take to find that nothing is up.
+  const { connectTemporal } = await import('./temporal-connection.js');
   const session = await connectTemporal(table.addresses.temporal, NAMESPACE);
   try {
     return await action(session, table);

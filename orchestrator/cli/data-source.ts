@@ -53,7 +53,10 @@ export function recogniseDataFolder(folder: string): DataFiles {
     throw new CliError('badInput', `expected a data folder at ${folder}, but there is none; it should hold ${known}`);
   }
   if (!statSync(folder).isDirectory()) {
-    throw new CliError('badInput', `expected a data folder at ${folder}, but it is a file; give the folder that holds ${known}`);
+    throw new CliError(
+      'badInput',
+      `expected a data folder at ${folder}, but it is a file; give the folder that holds ${known}`,
+    );
   }
   const names = readdirSync(folder).sort();
   for (const shape of FOLDER_SHAPES) {
@@ -72,7 +75,10 @@ export function recogniseDataFolder(folder: string): DataFiles {
 export function requireDataFile(path: string, what: string): string {
   const full = resolve(path);
   if (!existsSync(full)) {
-    throw new CliError('badInput', `expected ${what} at ${full}, but there is no such file; correct the path in the run file`);
+    throw new CliError(
+      'badInput',
+      `expected ${what} at ${full}, but there is no such file; correct the path in the run file`,
+    );
   }
   const stat = statSync(full);
   if (!stat.isFile()) throw new CliError('badInput', `expected ${what} at ${full}, but it is no file`);
@@ -108,9 +114,15 @@ export function requireModelFolder(folder: string): Record<string, string> {
   }
   const shards = readdirSync(full).filter((name) => name.endsWith('.safetensors'));
   if (shards.length === 0) {
-    throw new CliError('badInput', `expected *.safetensors in ${full}, but there is none; download the weights in that form`);
+    throw new CliError(
+      'badInput',
+      `expected *.safetensors in ${full}, but there is none; download the weights in that form`,
+    );
   }
-  const files: Record<string, string> = { 'base/config.json': config };
+  const files: Record<string, string> = {
+    'base/config.json': config,
+    'base/tokenizer.json': requireDataFile(join(full, 'tokenizer.json'), "the model's tokenizer"),
+  };
   for (const shard of shards.sort()) files[`base/${shard}`] = requireDataFile(join(full, shard), 'model weights');
   return files;
 }

@@ -10,12 +10,19 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { CliError, hasCode } from './cli-error.js';
-import { createHome, type Home, type ProcessRecord, type ProcessTable, readProcessTable, removeProcessTable } from './home.js';
+import {
+  createHome,
+  type Home,
+  type ProcessRecord,
+  type ProcessTable,
+  readProcessTable,
+  removeProcessTable,
+} from './home.js';
 import { lastLines } from './managed-process.js';
 import { choosePort, HOST } from './ports.js';
 import { isAlive, recordOf, sendSignal, stopAll, waitForEnd } from './process-control.js';
 import { entryPoint } from './project-paths.js';
-import { type SupervisorConfig } from './supervisor.js';
+import { type SupervisorConfig } from './supervisor-config.js';
 import { requireTemporal } from './temporal-binary.js';
 
 const START_TIMEOUT_MS = 120_000;
@@ -45,7 +52,8 @@ export async function up(home: Home, options: UpOptions): Promise<UpResult> {
   try {
     const before = readProcessTable(home);
     if (before !== null && isAlive(before.supervisor)) {
-      if (before.state !== 'ready') throw new CliError('badInput', `${home.root} is ${before.state}; try again in a moment`);
+      if (before.state !== 'ready')
+        throw new CliError('badInput', `${home.root} is ${before.state}; try again in a moment`);
       return { table: before, already: true };
     }
     if (before !== null) await stopLeftOvers(home, before);
@@ -174,7 +182,10 @@ function lock(home: Home): () => void {
       if (!hasCode(error, 'EEXIST')) throw error;
       const holder = readLock(path);
       if (holder !== null && isAlive(holder)) {
-        throw new CliError('badInput', `another "collimate up" (pid ${holder.pid}) is starting ${home.root}; wait for it`);
+        throw new CliError(
+          'badInput',
+          `another "collimate up" (pid ${holder.pid}) is starting ${home.root}; wait for it`,
+        );
       }
       rmSync(path, { force: true });
     }

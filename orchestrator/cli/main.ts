@@ -1,37 +1,56 @@
 /**
  * The command line: one command per function in `commands/`.
  *
- * 1. Whatever goes wrong ends here: a CliError with its own exit code, anything else as a bug with its stack.
+ * 1. Only the module of the command that is asked for is loaded: a usage error must not cost the loading of Temporal's client.
+ * 2. Whatever goes wrong ends here: a CliError with its own exit code, anything else as a bug with its stack.
  */
 import { Command, CommanderError, Option } from 'commander';
 
 import { CliError, EXIT, EXIT_CODES_HELP, messageOf } from './cli-error.js';
-import { addControlCommands } from './commands/control.js';
-import { addDemoCommand } from './commands/demo.js';
-import { addDoctorCommand } from './commands/doctor.js';
-import { addFollowCommands } from './commands/follow.js';
-import { addLocalCommands } from './commands/local.js';
-import { addRecommendCommand } from './commands/recommend.js';
-import { addRunCommand } from './commands/run.js';
 import { clearLive, progress, red } from './output.js';
 import { projectVersion } from './project-paths.js';
 
-function makeProgram(): Command {
+type AddCommands = (program: Command) => void;
+
+/** In the order of the help text. */
+const MODULES: { commands: string[]; load: () => Promise<AddCommands> }[] = [
+  {
+    commands: ['up', 'down', 'controller', 'worker', 'serve'],
+    load: async () => (await import('./commands/local.js')).addLocalCommands,
+  },
+  { commands: ['run'], load: async () => (await import('./commands/run.js')).addRunCommand },
+  {
+    commands: ['ls', 'status', 'watch', 'logs'],
+    load: async () => (await import('./commands/follow.js')).addFollowCommands,
+  },
+  {
+    commands: ['cancel', 'pause', 'resume'],
+    load: async () => (await import('./commands/control.js')).addControlCommands,
+  },
+  { commands: ['recommend'], load: async () => (await import('./commands/recommend.js')).addRecommendCommand },
+  { commands: ['doctor', 'version'], load: async () => (await import('./commands/doctor.js')).addDoctorCommand },
+  { commands: ['demo'], load: async () => (await import('./commands/demo.js')).addDemoCommand },
+];
+
+/** The module whose command is the first word that is one; all of them for the help text and for misspelt commands. */
+function modulesFor(words: string[]): typeof MODULES {
+  const command = words.find((word) => MODULES.some((module) => module.commands.includes(word)));
+  const wanted = MODULES.filter((module) => command !== undefined && module.commands.includes(command));
+  return wanted.length === 0 || words.includes('help') ? MODULES : wanted;
+}
+
+async function makeProgram(words: string[]): Promise<Command> {
   const program = new Command('collimate')
     .description('Behaviour logs and item text in, a served top-K list per user out.')
     .version(projectVersion(), '--version', 'print the version')
     .option('--home <dir>', 'state home (default: $COLLIMATE_HOME, else ./.collimate)')
-    .addOption(new Option('-o, --output <format>', 'form of the data on stdout').choices(['text', 'json']).default('text'))
+    .addOption(
+      new Option('-o, --output <format>', 'form of the data on stdout').choices(['text', 'json']).default('text'),
+    )
     .showSuggestionAfterError()
     .configureHelp({ showGlobalOptions: true, sortSubcommands: false })
     .addHelpText('after', EXIT_CODES_HELP);
-  addLocalCommands(program);
-  addRunCommand(program);
-  addFollowCommands(program);
-  addControlCommands(program);
-  addRecommendCommand(program);
-  addDoctorCommand(program);
-  addDemoCommand(program);
+  for (const module of modulesFor(words)) (await module.load())(program);
   for (const command of [program, ...program.commands]) command.exitOverride();
   return program;
 }
@@ -49,7 +68,8 @@ function exitCodeOf(error: unknown): number {
 }
 
 try {
-  await makeProgram().parseAsync();
+  const program = await makeProgram(process.argv.slice(2));
+  await program.parseAsync();
   process.exit();
 } catch (error) {
   process.exit(exitCodeOf(error));

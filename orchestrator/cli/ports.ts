@@ -30,7 +30,10 @@ export async function choosePort(wanted: number, option: string): Promise<number
       );
     }
     if (hasCode(error, 'EACCES')) {
-      throw new CliError('badInput', `port ${wanted} for ${option} may not be opened by this user; give one above 1023`);
+      throw new CliError(
+        'badInput',
+        `port ${wanted} for ${option} may not be opened by this user; give one above 1023`,
+      );
     }
     throw error;
   }

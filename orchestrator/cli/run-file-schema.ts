@@ -59,7 +59,7 @@ const embed = fields({
   seed: seed(),
   text: z
     .union([textVectors, z.literal(false)])
-    .describe('Item text vectors (TF-IDF and truncated SVD); false: codes come from behaviour alone.'),
+    .describe('Settings of the item text vectors (TF-IDF, truncated SVD), or false: codes from behaviour alone.'),
 });
 
 const codebooks = fields({
@@ -91,7 +91,9 @@ const model = fields({
     .string()
     .min(1)
     .describe('"scratch", or a Hugging Face model directory (Llama, Mistral, Qwen), relative to the run file.'),
-  train: z.union([z.literal('full'), lora]).describe('Which parameters are trained: all, or low-rank adapters.'),
+  train: z
+    .union([z.literal('full'), lora])
+    .describe('"full", or { lora: { rank, alpha, targets } }: all parameters or low-rank adapters.'),
   layers: count(1_000),
   dim: count(65_536),
   heads: count(1_024),
@@ -163,7 +165,7 @@ export const runFileSchema = z
     publish: z.exactOptional(
       z
         .union([z.boolean(), z.strictObject({ k: count(1_000) })])
-        .describe('Whether (and how long a list of) every user is published for look-up.'),
+        .describe('True, false, or { k: N }: whether lists are published for look-up, and how long they are.'),
     ),
     fleet: z.exactOptional(fleet),
     checkpoints: z.exactOptional(checkpoints),

@@ -6,21 +6,10 @@
  */
 import { readFileSync } from 'node:fs';
 import { type Document, isMap, isNode, isScalar, LineCounter, parseDocument, parse as parseYaml } from 'yaml';
-import { z } from 'zod';
 
 import { CliError, hasCode, messageOf } from './cli-error.js';
-import { nearest } from './nearest.js';
-import { runFileJsonSchema, runFileSchema, type RunFile } from './run-file-schema.js';
-
-export type Path = (string | number)[];
-
-/** A finding about one value, before it is given a place in the file. */
-export interface Finding {
-  path: Path;
-  message: string;
-  /** The key itself is at fault, not its value. */
-  atKey?: boolean;
-}
+import { describe, type Finding, findingsOf, type Path } from './run-file-findings.js';
+import { runFileSchema, type RunFile } from './run-file-schema.js';
 
 export interface LoadedRunFile {
   value: RunFile;
@@ -49,7 +38,10 @@ function readText(file: string): string {
 export function parseRunFile(source: { file: string; text: string; settings?: string[] }): LoadedRunFile {
   const { file, text } = source;
   if (text.trim() === '') {
-    throw new CliError('badInput', `${file}:1:1: expected a run file (YAML), but the file is empty; see deploy/examples`);
+    throw new CliError(
+      'badInput',
+      `${file}:1:1: expected a run file (YAML), but the file is empty; see deploy/examples`,
+    );
   }
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
@@ -61,7 +53,10 @@ export function parseRunFile(source: { file: string; text: string; settings?: st
     throw new CliError('badInput', messages.join('\n'));
   }
   if (!isMap(document.contents)) {
-    throw new CliError('badInput', `${file}:1:1: expected keys such as "name:" and "data:", got ${describe(document.toJS())}`);
+    throw new CliError(
+      'badInput',
+      `${file}:1:1: expected keys such as "name:" and "data:", got ${describe(document.toJS())}`,
+    );
   }
   const options = new Map<string, string>();
   for (const setting of source.settings ?? []) applySetting(document, setting, options);
@@ -100,110 +95,6 @@ function applySetting(document: Document, setting: string, options: Map<string, 
   options.set(key, setting);
 }
 
-/** One zod issue as findings; of a union, those of the branch that the value comes closest to. */
-function findingsOf(issue: z.core.$ZodIssue, prefix: Path, root: unknown): Finding[] {
-  const path = [...prefix, ...issue.path.map((part) => (typeof part === 'number' ? part : String(part)))];
-  const got = describe(valueAt(root, path));
-  switch (issue.code) {
-    case 'unrecognized_keys':
-      return issue.keys.map((key) => {
-        const known = keysAt(path);
-        const hint = nearest(key, known);
-        const advice = hint === null ? `expected one of: ${known.join(', ')}` : `did you mean "${hint}"?`;
-        return { path: [...path, key], message: `unknown key "${key}"; ${advice}`, atKey: true };
-      });
-    case 'invalid_union': {
-      const branches = issue.errors.map((errors) => errors.flatMap((inner) => findingsOf(inner, path, root)));
-      const best = branches.find((findings) => findings.every((finding) => finding.path.length > path.length));
-      if (best !== undefined && best.length > 0) return best;
-      return [{ path, message: `expected ${expectedAt(path)}, got ${got}` }];
-    }
-    case 'invalid_type': {
-      const missing = valueAt(root, path) === undefined;
-      const name = String(path.at(-1) ?? 'run file');
-      if (missing) return [{ path, message: `missing key "${name}": expected ${expectedAt(path)}` }];
-      return [{ path, message: `expected ${typeName(issue.expected)}, got ${got}` }];
-    }
-    case 'invalid_value':
-      return [{ path, message: `expected one of ${issue.values.map((value) => JSON.stringify(value)).join(', ')}, got ${got}` }];
-    case 'too_small':
-      return [{ path, message: `expected ${bound(issue.origin, issue.inclusive ? 'at least' : 'more than', issue.minimum)}, got ${got}` }];
-    case 'too_big':
-      return [{ path, message: `expected ${bound(issue.origin, issue.inclusive === false ? 'less than' : 'at most', issue.maximum)}, got ${got}` }];
-    case 'invalid_format':
-      return [{ path, message: `expected ${issue.message}, got ${got}` }];
-    default:
-      return [{ path, message: `${issue.message}, got ${got}` }];
-  }
-}
-
-function bound(origin: string, relation: string, limit: number | bigint): string {
-  if (origin === 'array') return `${relation} ${limit} entries`;
-  if (origin === 'string') return `text of ${relation} ${limit} characters`;
-  return `a number ${relation} ${limit}`;
-}
-
-function typeName(expected: string): string {
-  const names: Record<string, string> = {
-    int: 'a whole number',
-    number: 'a number',
-    string: 'text',
-    boolean: 'true or false',
-    object: 'keys and values',
-    array: 'a list',
-  };
-  return names[expected] ?? expected;
-}
-
-function describe(value: unknown): string {
-  if (value === undefined) return 'nothing';
-  if (Array.isArray(value)) return 'a list';
-  if (value !== null && typeof value === 'object') return 'keys and values';
-  const text = JSON.stringify(value);
-  return text.length > 60 ? `${text.slice(0, 57)}…` : text;
-}
-
-function valueAt(root: unknown, path: Path): unknown {
-  let value = root;
-  for (const part of path) {
-    if (value === null || typeof value !== 'object') return undefined;
-    value = (value as Record<string | number, unknown>)[part];
-  }
-  return value;
-}
-
-interface SchemaNode {
-  properties?: Record<string, SchemaNode>;
-  anyOf?: SchemaNode[];
-  items?: SchemaNode;
-  type?: string;
-  description?: string;
-}
-
-function schemasAt(path: Path): SchemaNode[] {
-  let nodes: SchemaNode[] = [runFileJsonSchema() as SchemaNode];
-  const flatten = (node: SchemaNode): SchemaNode[] => (node.anyOf ? node.anyOf.flatMap(flatten) : [node]);
-  for (const part of path) {
-    nodes = nodes
-      .flatMap(flatten)
-      .flatMap((node) => (typeof part === 'number' ? node.items : node.properties?.[part]) ?? []);
-  }
-  return nodes;
-}
-
-function keysAt(path: Path): string[] {
-  const flatten = (node: SchemaNode): string[] =>
-    node.anyOf ? node.anyOf.flatMap(flatten) : Object.keys(node.properties ?? {});
-  return [...new Set(schemasAt(path).flatMap(flatten))];
-}
-
-function expectedAt(path: Path): string {
-  const [node] = schemasAt(path);
-  const description = node?.description;
-  if (description !== undefined) return description.replace(/\.$/, '').replace(/^[A-Z](?![A-Z])/, (first) => first.toLowerCase());
-  return typeName(node?.type ?? 'a value');
-}
-
 interface PlaceOptions {
   file: string;
   document: Document;
@@ -215,7 +106,7 @@ interface PlaceOptions {
 /** Where a finding stands: its own node, or the nearest one around it. */
 function place({ file, document, lines, options, finding }: PlaceOptions): { text: string; offset: number } {
   const dotted = finding.path.join('.');
-  const label = finding.atKey || dotted === '' ? '' : `${dotted}: `;
+  const label = finding.atKey || finding.missing || dotted === '' ? '' : `${dotted}: `;
   for (const [key, setting] of options) {
     if (dotted === key || dotted.startsWith(`${key}.`)) {
       return { text: `--set ${setting}: ${label}${finding.message}`, offset: -1 };

@@ -1,6 +1,6 @@
 /** A run's events as the controller wrote them: `runs/<id>/events.ndjson` in the store. */
 import { closeSync, existsSync, fstatSync, openSync, readSync } from 'node:fs';
-import { join, resolve, sep } from 'node:path';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { openStore } from '../artifacts/store.js';
@@ -10,12 +10,24 @@ import { type Home } from './home.js';
 const POLL_MS = 250;
 
 export function requireRunFolder(home: Home, runId: string): string {
-  const folder = openStore(home.store).runDir(runId);
-  const runs = resolve(folder, '..');
-  if (!resolve(folder).startsWith(`${runs}${sep}`) || !existsSync(folder)) {
-    throw new CliError('notFound', `expected a run in ${runs}, but there is none called "${runId}"; see "collimate ls"`);
+  const folder = runFolder(home, runId);
+  if (folder === null || !existsSync(folder)) {
+    const runs = join(home.store, 'runs');
+    throw new CliError(
+      'notFound',
+      `expected a run in ${runs}, but there is none called "${runId}"; see "collimate ls"`,
+    );
   }
   return folder;
+}
+
+/** Null for what cannot be a run id: the store refuses names that would leave its folder. */
+function runFolder(home: Home, runId: string): string | null {
+  try {
+    return openStore(home.store).runDir(runId);
+  } catch {
+    return null;
+  }
 }
 
 /** Whole lines from a byte offset on; a line that is still being written is left for the next call. */

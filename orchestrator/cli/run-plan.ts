@@ -12,7 +12,8 @@ import { BadInputError } from '../recommender/domain-job.js';
 import { type RecipeOverrides, type Recipes, resolveRecipes, type TuneOverrides } from '../recommender/recipes.js';
 import { CliError } from './cli-error.js';
 import { recogniseDataFolder, requireDataFile, requireModelFolder } from './data-source.js';
-import { type Finding, type LoadedRunFile } from './run-file.js';
+import { type LoadedRunFile } from './run-file.js';
+import { type Finding, type Path } from './run-file-findings.js';
 import { type RunFile } from './run-file-schema.js';
 
 /** A plan whose files are still paths. */
@@ -36,8 +37,14 @@ export function resolveRun(
 ): ResolvedRun {
   const { value } = loaded;
   const near = (path: string): string => resolve(options.baseFolder, path);
-  const data = resolveData(options.dataFolder === undefined ? value.data : resolve(options.dataFolder), near);
-  const basePaths = isScratch(value) ? {} : requireModelFolder(near(value.model?.base ?? ''));
+  const dataFolder = options.dataFolder;
+  const data =
+    dataFolder === undefined
+      ? located(loaded, ['data'], () => resolveData(value.data, near))
+      : resolveData(resolve(dataFolder), resolve);
+  const basePaths = isScratch(value)
+    ? {}
+    : located(loaded, ['model', 'base'], () => requireModelFolder(near(value.model?.base ?? '')));
   const recipes = resolveOverrides({ ...overridesOf(value), ...data.overrides });
   const fleet = {
     min: value.fleet?.workers?.min ?? PLAN_DEFAULTS.fleet.min,
@@ -79,6 +86,16 @@ export function makeRunId(name: string, now: Date): string {
   return `${name}-${stamp}-${randomBytes(2).toString('hex')}`;
 }
 
+/** Gives the errors of `action` the place in the run file of the value that they are about. */
+function located<T>(loaded: LoadedRunFile, path: Path, action: () => T): T {
+  try {
+    return action();
+  } catch (error) {
+    if (!(error instanceof CliError)) throw error;
+    throw new CliError(error.exit, loaded.locate([{ path, message: error.message }]).join('\n'), { cause: error });
+  }
+}
+
 function isScratch(value: RunFile): boolean {
   return (value.model?.base ?? 'scratch') === 'scratch';
 }
@@ -100,6 +117,12 @@ function resolveData(
   };
 }
 
+function without<T extends object, K extends keyof T>(value: T, key: K): Omit<T, K> {
+  const copy = { ...value };
+  delete copy[key];
+  return copy;
+}
+
 function definedOf<T extends object, K extends keyof T>(value: T, ...keys: K[]): Partial<Pick<T, K>> {
   return Object.fromEntries(keys.filter((key) => value[key] !== undefined).map((key) => [key, value[key]])) as Partial<
     Pick<T, K>
@@ -109,8 +132,8 @@ function definedOf<T extends object, K extends keyof T>(value: T, ...keys: K[]):
 /** The run file's sections as overrides of the recipes. */
 function overridesOf(value: RunFile): RecipeOverrides {
   const { text, ...dccf } = value.embed ?? {};
-  const { shardPrompts: _shardPrompts, ...rank } = value.rank ?? {};
-  const { base: _base, train, ...scratch } = value.model ?? {};
+  const rank = without(value.rank ?? {}, 'shardPrompts');
+  const { train, ...scratch } = without(value.model ?? {}, 'base');
   const tune: TuneOverrides = { ...value.tune };
   tune.base = isScratch(value) ? { kind: 'scratch', ...scratch } : { kind: 'huggingface' };
   if (train === 'full') tune.trainable = { kind: 'full' };
@@ -123,7 +146,10 @@ function overridesOf(value: RunFile): RecipeOverrides {
     tune,
     rank,
     // A partial grid is completed by resolveRecipes.
-    evaluate: { ...evaluate, ...(cooccurrence && { cooccurrence: cooccurrence as Recipes['evaluate']['cooccurrence'] }) },
+    evaluate: {
+      ...evaluate,
+      ...(cooccurrence && { cooccurrence: cooccurrence as Recipes['evaluate']['cooccurrence'] }),
+    },
     assemble: typeof value.publish === 'object' ? { k: value.publish.k } : {},
   };
   if (value.seed !== undefined) overrides.seed = value.seed;

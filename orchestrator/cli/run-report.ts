@@ -55,7 +55,8 @@ export async function makeReport(store: ArtifactStore, result: RunResult): Promi
 
 function outputOf(result: RunResult, job: string, output: string): Digest {
   const digest = result.jobs[job]?.outputs[output];
-  if (digest === undefined) throw new CliError('notFound', `expected output "${output}" of job "${job}" in run ${result.runId}`);
+  if (digest === undefined)
+    throw new CliError('notFound', `expected output "${output}" of job "${job}" in run ${result.runId}`);
   return digest;
 }
 
@@ -124,6 +125,9 @@ export function describeUser(user: UserReport): string {
     ...(left > 0 ? [dim(`  (${left} earlier ones)`)] : []),
     ...shown.map(({ item, title }) => `  ${item.padEnd(10)} ${title}`),
     bold('and the list for this user'),
-    ...user.list.map(({ item, title, score }, index) => `  ${String(index + 1).padStart(2)}. ${score.toFixed(3).padStart(8)}  ${item.padEnd(10)} ${title}`),
+    ...user.list.map(
+      ({ item, title, score }, index) =>
+        `  ${String(index + 1).padStart(2)}. ${score.toFixed(3).padStart(8)}  ${item.padEnd(10)} ${title}`,
+    ),
   ].join('\n');
 }

@@ -1,5 +1,4 @@
 /** From a run file to a workflow that runs: what `collimate run` and the demo share. */
-import { WorkflowExecutionAlreadyStartedError } from '@temporalio/client';
 import { dirname } from 'node:path';
 
 import { RUN_WORKFLOW, type RunPlan, TASK_QUEUE } from '../../workflows/contract.js';
@@ -47,7 +46,7 @@ export async function startRun(session: TemporalSession, plan: RunPlan): Promise
       }),
     );
   } catch (error) {
-    if (error instanceof WorkflowExecutionAlreadyStartedError) {
+    if (error instanceof Error && error.name === 'WorkflowExecutionAlreadyStartedError') {
       throw new CliError('badInput', `a run ${plan.runId} exists already; try again`, { cause: error });
     }
     throw error;

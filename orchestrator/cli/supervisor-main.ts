@@ -1,5 +1,6 @@
 /** Entry point of the supervisor process: its configuration is one JSON argument. SIGTERM takes everything down. */
-import { Supervisor, type SupervisorConfig } from './supervisor.js';
+import { Supervisor } from './supervisor.js';
+import { type SupervisorConfig } from './supervisor-config.js';
 
 const supervisor = new Supervisor(JSON.parse(process.argv[2] ?? '') as SupervisorConfig);
 let stopping = false;

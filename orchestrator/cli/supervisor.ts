@@ -9,23 +9,13 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { messageOf } from './cli-error.js';
-import { createHome, homeAt, type ProcessRecord, type ProcessTable, removeProcessTable, writeProcessTable } from './home.js';
+import { createHome, homeAt, type ProcessTable, removeProcessTable, writeProcessTable } from './home.js';
 import { ManagedProcess, type ReadyLine } from './managed-process.js';
 import { isAlive, recordOf } from './process-control.js';
 import { entryPoint } from './project-paths.js';
+import { NAMESPACE, type SupervisorConfig } from './supervisor-config.js';
 import { namespaceAnswers } from './temporal-connection.js';
 
-export interface SupervisorConfig {
-  home: string;
-  /** Null: the server at `addresses.temporal` runs elsewhere. */
-  temporalBinary: string | null;
-  addresses: ProcessTable['addresses'];
-  workers: number;
-  threads: number;
-  owner: ProcessRecord | null;
-}
-
-export const NAMESPACE = 'default';
 const WORKER_STOP_GRACE_MS = 12_000;
 const OWNER_POLL_MS = 300;
 

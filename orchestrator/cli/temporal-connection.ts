@@ -63,9 +63,13 @@ export function explain(error: unknown, what: string, address: string): unknown 
     });
   }
   if (code === GRPC_UNAVAILABLE) {
-    return new CliError('unreachable', `${what}: the Temporal server at ${address} does not answer; try "collimate up"`, {
-      cause: error,
-    });
+    return new CliError(
+      'unreachable',
+      `${what}: the Temporal server at ${address} does not answer; try "collimate up"`,
+      {
+        cause: error,
+      },
+    );
   }
   if (code === GRPC_DEADLINE_EXCEEDED) {
     return new CliError(
@@ -74,7 +78,8 @@ export function explain(error: unknown, what: string, address: string): unknown 
       { cause: error },
     );
   }
-  if (error instanceof ServiceError) return new CliError('unreachable', `${what}: ${messageOf(error)}`, { cause: error });
+  if (error instanceof ServiceError)
+    return new CliError('unreachable', `${what}: ${messageOf(error)}`, { cause: error });
   return error;
 }
 

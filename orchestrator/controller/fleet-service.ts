@@ -2,6 +2,7 @@
 import { status } from '@grpc/grpc-js';
 
 import type { FleetServiceHandlers } from '../../proto/generated/collimate/v1/FleetService.js';
+import type { JoinRequest__Output } from '../../proto/generated/collimate/v1/JoinRequest.js';
 import type { FleetMember, FleetRegistry } from '../fleet/registry.js';
 import type { RunEvents } from '../fleet/run-events.js';
 
@@ -15,7 +16,7 @@ export function fleetService(fleet: FleetRegistry, events: RunEvents): FleetServ
         if (member !== null) fleet.leave(member);
         member = null;
       };
-      call.on('data', (request) => {
+      call.on('data', (request: JoinRequest__Output) => {
         if (request.hello != null) {
           const { workerId, address, metricsAddress, numericsClass, engineRevision, pid } = request.hello;
           member = fleet.join({ workerId, address, metricsAddress, numericsClass, engineRevision, pid });

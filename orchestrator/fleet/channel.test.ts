@@ -32,7 +32,8 @@ async function serve(address = '127.0.0.1:0', hang = false): Promise<{ server: S
     },
   });
   server.addService(Rendezvous.service, {
-    Gather: (_call: unknown, callback: Callback<object>) => callback(null, { blobs: [Buffer.alloc(MESSAGE_BYTES_MAX + 1)] }),
+    Gather: (_call: unknown, callback: Callback<object>) =>
+      callback(null, { blobs: [Buffer.alloc(MESSAGE_BYTES_MAX + 1)] }),
     Put: (_call: unknown, callback: Callback<object>) => callback(null, {}),
   });
   return { server, port: await bindServer(server, address) };
@@ -134,37 +135,88 @@ describe('binding', () => {
     await expect(unary(client, 'health', {}, { deadlineMs: 1000 })).rejects.toMatchObject({ code: status.UNAVAILABLE });
     await serve(`127.0.0.1:${String(port)}`);
     await expect
-      .poll(() => unary(client, 'health', {}, { deadlineMs: 500 }).then(() => true, () => false), { timeout: 5000 })
+      .poll(
+        () =>
+          unary(client, 'health', {}, { deadlineMs: 500 }).then(
+            () => true,
+            () => false,
+          ),
+        { timeout: 5000 },
+      )
       .toBe(true);
   });
 });
 
 const openssl = spawnSync('openssl', ['version']);
-describe.skipIf(openssl.error !== undefined)(`TLS${openssl.error === undefined ? '' : ' (skipped: openssl is missing)'}`, () => {
-  function certificates(): string {
-    const folder = mkdtempSync(join(tmpdir(), 'collimate-tls-'));
-    closers.push(() => rmSync(folder, { recursive: true }));
-    const run = (...args: string[]) => execFileSync('openssl', args, { cwd: folder, stdio: 'ignore' });
-    const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes'];
-    run('req', '-x509', ...key, '-keyout', 'ca-key.pem', '-out', 'ca.pem', '-days', '2', '-subj', '/CN=test authority');
-    run('req', ...key, '-keyout', 'key.pem', '-out', 'request.pem', '-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost');
-    run('x509', '-req', '-in', 'request.pem', '-CA', 'ca.pem', '-CAkey', 'ca-key.pem', '-CAcreateserial', '-out', 'cert.pem', '-days', '2', '-copy_extensions', 'copy');
-    return folder;
-  }
-  const health = (port: number) => unary(workerAt(port, 'localhost'), 'health', {}, { deadlineMs: 3000 });
+describe.skipIf(openssl.error !== undefined)(
+  `TLS${openssl.error === undefined ? '' : ' (skipped: openssl is missing)'}`,
+  () => {
+    function certificates(): string {
+      const folder = mkdtempSync(join(tmpdir(), 'collimate-tls-'));
+      closers.push(() => rmSync(folder, { recursive: true }));
+      const run = (...args: string[]) => execFileSync('openssl', args, { cwd: folder, stdio: 'ignore' });
+      const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes'];
+      run(
+        'req',
+        '-x509',
+        ...key,
+        '-keyout',
+        'ca-key.pem',
+        '-out',
+        'ca.pem',
+        '-days',
+        '2',
+        '-subj',
+        '/CN=test authority',
+      );
+      run(
+        'req',
+        ...key,
+        '-keyout',
+        'key.pem',
+        '-out',
+        'request.pem',
+        '-subj',
+        '/CN=localhost',
+        '-addext',
+        'subjectAltName=DNS:localhost',
+      );
+      run(
+        'x509',
+        '-req',
+        '-in',
+        'request.pem',
+        '-CA',
+        'ca.pem',
+        '-CAkey',
+        'ca-key.pem',
+        '-CAcreateserial',
+        '-out',
+        'cert.pem',
+        '-days',
+        '2',
+        '-copy_extensions',
+        'copy',
+      );
+      return folder;
+    }
+    const health = (port: number) => unary(workerAt(port, 'localhost'), 'health', {}, { deadlineMs: 3000 });
 
-  it('works with both certificates, and refuses plaintext and other authorities', async () => {
-    vi.stubEnv('COLLIMATE_TLS_DIR', certificates());
-    const { port } = await serve('localhost:0');
-    expect(await health(port)).toMatchObject({ workerId: 'w-1' });
-    vi.stubEnv('COLLIMATE_TLS_DIR', certificates());
-    await expect(health(port)).rejects.toMatchObject({ code: status.UNAVAILABLE });
-    vi.stubEnv('COLLIMATE_TLS_DIR', '');
-    await expect(health(port)).rejects.toMatchObject({ code: status.UNAVAILABLE });
-  });
+    it('works with both certificates, and refuses plaintext and other authorities', async () => {
+      vi.stubEnv('COLLIMATE_TLS_DIR', certificates());
+      const { port } = await serve('localhost:0');
+      expect(await health(port)).toMatchObject({ workerId: 'w-1' });
+      vi.stubEnv('COLLIMATE_TLS_DIR', certificates());
+      await expect(health(port)).rejects.toMatchObject({ code: status.UNAVAILABLE });
+      vi.stubEnv('COLLIMATE_TLS_DIR', '');
+      await expect(health(port)).rejects.toMatchObject({ code: status.UNAVAILABLE });
+    });
 
-  it('names the file that is missing', () => {
-    vi.stubEnv('COLLIMATE_TLS_DIR', '/nowhere');
-    expect(() => workerAt(1)).toThrow(/COLLIMATE_TLS_DIR: expected ca\.pem, cert\.pem and key\.pem in \/nowhere; cannot read ca\.pem/);
-  });
-});
+    it('names the file that is missing', () => {
+      vi.stubEnv('COLLIMATE_TLS_DIR', '/nowhere');
+      expect(() => workerAt(1)).toThrow(
+        /COLLIMATE_TLS_DIR: expected ca\.pem, cert\.pem and key\.pem in \/nowhere; cannot read ca\.pem/,
+      );
+    });
+  },
+);

@@ -39,14 +39,15 @@ interface Services {
 }
 export type ServiceName = keyof Services;
 
-/** Unary methods of a client; streaming ones are left out by their signature. */
+/** The last overload of a generated unary method; a streaming method has no callback and does not match. */
 type Unary<Request, Response> = (request: Request, callback: requestCallback<Response>) => ClientUnaryCall;
+/* eslint-disable @typescript-eslint/no-explicit-any -- any is what matches every request and response type */
 export type UnaryMethods<C> = {
-  // eslint-disable-next-line @typescript-eslint/no-explicit-any -- any is what matches every request type
-  [M in keyof C & string]: C[M] extends Unary<any, infer _Response> ? M : never;
+  [M in keyof C & string]: C[M] extends Unary<any, any> ? M : never;
 }[keyof C & string];
-export type RequestOf<C, M extends keyof C> = C[M] extends Unary<infer Request, infer _Response> ? Request : never;
-export type ResponseOf<C, M extends keyof C> = C[M] extends Unary<infer _Request, infer Response> ? Response : never;
+export type RequestOf<C, M extends keyof C> = C[M] extends Unary<infer Request, any> ? Request : never;
+export type ResponseOf<C, M extends keyof C> = C[M] extends Unary<any, infer Response> ? Response : never;
+/* eslint-enable @typescript-eslint/no-explicit-any */
 
 const PROTO_FILES: Record<ServiceName, string> = {
   WorkerService: 'worker.proto',

@@ -45,7 +45,7 @@ describe('GangWatch', () => {
     expect(await next(0)).toEqual({ type: 'checkpoint', step: 5, stepsTotal: 20 });
     const waiting = next(5);
     send('w-0', { finished: { resultJson: '{"key":"k"}' } });
-    expect(await waiting).toEqual({ type: 'finished', step: 7, result: { key: 'k' } });
+    expect(await waiting).toEqual({ type: 'finished', step: 7, stepsTotal: 20, result: { key: 'k' } });
   });
 
   it('names the worker that died, not the peer that noticed first', async () => {

@@ -146,7 +146,7 @@ export class GangWatch {
       state.ended = true;
       if (state.rank === 0) {
         const result = JSON.parse(event.finished.resultJson) as JobResult;
-        this.#finish({ type: 'finished', step: this.#step, result });
+        this.#finish({ type: 'finished', step: this.#step, stepsTotal: this.#stepsTotal, result });
       }
     } else if (event.stopped != null) {
       state.ended = true;

@@ -32,6 +32,13 @@ export interface PromptTokenizer {
 
 const SIZE_MULTIPLE = 8;
 
+/** The part of the library that is used. Its own declarations import without file endings, which strict resolution refuses. */
+type TokenizerConstructor = new (
+  file: object,
+  config: object,
+) => { encode(text: string, options: { add_special_tokens: boolean }): { ids: number[] } };
+const HubTokenizer = Tokenizer as unknown as TokenizerConstructor;
+
 export function learnedPromptTokenizer(
   texts: readonly string[],
   { wordings, vocabularySize, shape }: { wordings: readonly string[]; vocabularySize: number; shape: ItemCodesShape },
@@ -72,7 +79,7 @@ function promptTokenizer(
   { firstItemToken, shape, bosToken }: { firstItemToken: number; shape: ItemCodesShape; bosToken: number | null },
 ): PromptTokenizer {
   const end = firstItemToken + shape.levels * shape.codes;
-  const tokenizer = new Tokenizer(file, {});
+  const tokenizer = new HubTokenizer(file, {});
   return {
     file,
     firstItemToken,

@@ -98,54 +98,76 @@ export function similarityRows(
 /** Scores of one history at a time, over the items that the history touches; all others score zero. */
 export class CooccurrenceScorer {
   private readonly scores: Float64Array;
-  private touched: number[] = [];
+  private readonly touched: Int32Array;
+  private touchedCount = 0;
+  /** 1 for items of the history at hand. */
+  private readonly removed: Uint8Array;
 
   constructor(
     private readonly rows: SimilarityRows,
     private readonly historyDecay: number,
   ) {
-    this.scores = new Float64Array(rows.offsets.length - 1);
+    const itemCount = rows.offsets.length - 1;
+    this.scores = new Float64Array(itemCount);
+    this.touched = new Int32Array(itemCount);
+    this.removed = new Uint8Array(itemCount);
   }
 
   /** Sum over the history, the newest event with weight 1. Valid until the next call. */
-  scoresOf(history: ArrayLike<number>): { scores: Float64Array; touched: readonly number[] } {
-    for (const item of this.touched) this.scores[item] = 0;
-    this.touched = [];
+  scoresOf(history: ArrayLike<number>): Float64Array {
+    for (let i = 0; i < this.touchedCount; i += 1) this.scores[this.touched[i] ?? 0] = 0;
+    this.touchedCount = 0;
     let weight = 1;
     for (let i = history.length - 1; i >= 0; i -= 1) {
       this.addRow(history[i] ?? 0, weight);
       weight *= this.historyDecay;
     }
-    return { scores: this.scores, touched: this.touched };
+    return this.scores;
   }
 
   /** The same rank as `rankByScore` over all items, in time that grows with the touched items only. */
   rankOf(target: number, history: ArrayLike<number>): number | null {
-    const { scores, touched } = this.scoresOf(history);
-    const removed = new Set(Array.from(history));
-    if (removed.has(target)) return null;
-    const own = scores[target] ?? 0;
+    const scores = this.scoresOf(history);
+    for (let i = 0; i < history.length; i += 1) this.removed[history[i] ?? 0] = 1;
+    const rank = this.removed[target] === 1 ? null : this.rankAmongTouched(target, scores[target] ?? 0);
+    const below = rank === null || (scores[target] ?? 0) > 0 ? 0 : this.untouchedBelow(target, history);
+    for (let i = 0; i < history.length; i += 1) this.removed[history[i] ?? 0] = 0;
+    return rank === null ? null : rank + below;
+  }
+
+  private rankAmongTouched(target: number, own: number): number {
     let rank = 1;
-    let touchedBelow = 0;
-    for (const item of touched) {
-      const score = scores[item] ?? 0;
-      if (item < target) touchedBelow += 1;
-      if ((score > own || (score === own && item < target)) && !removed.has(item)) rank += 1;
+    for (let i = 0; i < this.touchedCount; i += 1) {
+      const item = this.touched[i] ?? 0;
+      const score = this.scores[item] ?? 0;
+      if ((score > own || (score === own && item < target)) && this.removed[item] === 0) rank += 1;
     }
-    if (own > 0) return rank;
-    let removedBelow = 0;
-    for (const item of removed) if (item < target && scores[item] === 0) removedBelow += 1;
-    return rank + target - touchedBelow - removedBelow;
+    return rank;
+  }
+
+  /** Items of smaller index without any score that are not removed: they tie with a target of score zero. */
+  private untouchedBelow(target: number, history: ArrayLike<number>): number {
+    let below = target;
+    for (let i = 0; i < this.touchedCount; i += 1) if ((this.touched[i] ?? 0) < target) below -= 1;
+    for (const item of new Set(Array.from(history))) if (item < target && this.scores[item] === 0) below -= 1;
+    return below;
   }
 
   private addRow(item: number, weight: number): void {
+    const { scores, touched } = this;
+    const { columns, values } = this.rows;
     const end = this.rows.offsets[item + 1] ?? 0;
+    let count = this.touchedCount;
     for (let entry = this.rows.offsets[item] ?? 0; entry < end; entry += 1) {
-      const other = this.rows.columns[entry] ?? 0;
-      const before = this.scores[other] ?? 0;
-      if (before === 0) this.touched.push(other);
-      this.scores[other] = before + weight * (this.rows.values[entry] ?? 0);
+      const other = columns[entry] ?? 0;
+      const before = scores[other] ?? 0;
+      if (before === 0) {
+        touched[count] = other;
+        count += 1;
+      }
+      scores[other] = before + weight * (values[entry] ?? 0);
     }
+    this.touchedCount = count;
   }
 }
 

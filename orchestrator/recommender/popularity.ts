@@ -1,6 +1,5 @@
 /** The popularity baseline: items by their number of training events; ties by item index. */
 import { type Dataset, type EvaluationPart, knownEventsOf, targetOf, trainingEventsOf } from './dataset.js';
-import { rankByScore } from './ranking-metrics.js';
 
 export function trainingItemCounts(dataset: Dataset): Float64Array {
   const counts = new Float64Array(dataset.itemCount);
@@ -12,11 +11,24 @@ export function trainingItemCounts(dataset: Dataset): Float64Array {
 
 /** Ranks of the part's targets, in user order, training-only users left out. */
 export function popularityRanks(dataset: Dataset, part: EvaluationPart): (number | null)[] {
-  const counts = trainingItemCounts(dataset);
+  const places = placesByCount(trainingItemCounts(dataset));
   const ranks: (number | null)[] = [];
   for (let user = 0; user < dataset.userCount; user += 1) {
     const target = targetOf(dataset, user, part);
-    if (target !== null) ranks.push(rankByScore(counts, target, new Set(knownEventsOf(dataset, user, part))));
+    if (target === null) continue;
+    const removed = new Set(knownEventsOf(dataset, user, part));
+    let rank = places[target] ?? 0;
+    for (const item of removed) if ((places[item] ?? 0) < (places[target] ?? 0)) rank -= 1;
+    ranks.push(removed.has(target) ? null : rank);
   }
   return ranks;
+}
+
+/** Each item's place, from 1, in the ranking that all users share. */
+function placesByCount(counts: Float64Array): Int32Array {
+  const order = Int32Array.from({ length: counts.length }, (_, i) => i);
+  order.sort((a, b) => (counts[b] ?? 0) - (counts[a] ?? 0) || a - b);
+  const places = new Int32Array(counts.length);
+  order.forEach((item, i) => (places[item] = i + 1));
+  return places;
 }

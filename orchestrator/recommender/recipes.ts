@@ -179,7 +179,7 @@ export function defaultRecipes(
     },
     rank: { beams: 50, topK: 50, scoreNormaliser: 'full' },
     evaluate: {
-      cooccurrence: { windows: [5, 20], backwardWeights: [0.4, 0.7, 1], historyDecays: [0.4, 0.6, 0.8] },
+      cooccurrence: { windows: [5, 20], backwardWeights: [0.4, 0.8], historyDecays: [0.4, 0.6, 0.8] },
       k: [1, 5, 10, 20],
     },
     assemble: { k: 50 },

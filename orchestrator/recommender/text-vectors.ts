@@ -103,16 +103,15 @@ function principalCoordinates(
   { width, iterations, seed }: { width: number; iterations: number; seed: number },
 ): Float64Array[] {
   const random = new RandomSequence({ seed, site: RANDOM_SITES.textProjection, stream: 0 });
-  let directions: Float64Array[] = Array.from({ length: width }, () =>
-    Float64Array.from({ length: matrix.terms }, () => random.normal()),
-  );
+  let directions: Float64Array = Float64Array.from({ length: matrix.terms * width }, () => random.normal());
   let basis: Float64Array[] = [];
   for (let iteration = 0; iteration <= iterations; iteration += 1) {
-    basis = orthonormal(directions.map((direction) => times(matrix, direction)));
-    directions = basis.map((column) => transposedTimes(matrix, column));
+    basis = orthonormal(columnsOf(times(matrix, directions, width), width));
+    directions = transposedTimes(matrix, rowsOf(basis, matrix.rows), width);
   }
   // `directions` is now Xᵀ·Q: its Gram matrix holds the squared singular values of X within the basis.
-  const gram = directions.map((a) => Float64Array.from(directions, (b) => dot(a, b)));
+  const projected = columnsOf(directions, width);
+  const gram = projected.map((a) => Float64Array.from(projected, (b) => dot(a, b)));
   const { values, vectors } = symmetricEigen(gram);
   return values.map((value, k) => {
     const column = new Float64Array(matrix.rows);
@@ -122,29 +121,58 @@ function principalCoordinates(
   });
 }
 
-function times(matrix: TermMatrix, direction: Float64Array): Float64Array {
-  const out = new Float64Array(matrix.rows);
+/** X·D for D [terms × width] row-major, so that the inner loop walks memory in order. */
+function times(matrix: TermMatrix, directions: Float64Array, width: number): Float64Array {
+  const out = new Float64Array(matrix.rows * width);
   for (let row = 0; row < matrix.rows; row += 1) {
-    let sum = 0;
     const end = matrix.offsets[row + 1] ?? 0;
     for (let i = matrix.offsets[row] ?? 0; i < end; i += 1) {
-      sum += (matrix.values[i] ?? 0) * (direction[matrix.columns[i] ?? 0] ?? 0);
+      addRow(
+        { into: out, at: row * width, from: directions, start: (matrix.columns[i] ?? 0) * width, width },
+        matrix.values[i] ?? 0,
+      );
     }
-    out[row] = sum;
   }
   return out;
 }
 
-function transposedTimes(matrix: TermMatrix, column: Float64Array): Float64Array {
-  const out = new Float64Array(matrix.terms);
+/** Xᵀ·C for C [rows × width] row-major. */
+function transposedTimes(matrix: TermMatrix, coordinates: Float64Array, width: number): Float64Array {
+  const out = new Float64Array(matrix.terms * width);
   for (let row = 0; row < matrix.rows; row += 1) {
-    const weight = column[row] ?? 0;
     const end = matrix.offsets[row + 1] ?? 0;
     for (let i = matrix.offsets[row] ?? 0; i < end; i += 1) {
-      const term = matrix.columns[i] ?? 0;
-      out[term] = (out[term] ?? 0) + weight * (matrix.values[i] ?? 0);
+      addRow(
+        { into: out, at: (matrix.columns[i] ?? 0) * width, from: coordinates, start: row * width, width },
+        matrix.values[i] ?? 0,
+      );
     }
   }
+  return out;
+}
+
+interface RowAddition {
+  into: Float64Array;
+  at: number;
+  from: Float64Array;
+  start: number;
+  width: number;
+}
+
+function addRow({ into, at, from, start, width }: RowAddition, scale: number): void {
+  for (let w = 0; w < width; w += 1) into[at + w] = (into[at + w] ?? 0) + scale * (from[start + w] ?? 0);
+}
+
+function columnsOf(rowMajor: Float64Array, width: number): Float64Array[] {
+  const rows = rowMajor.length / width;
+  return Array.from({ length: width }, (_, w) =>
+    Float64Array.from({ length: rows }, (__, row) => rowMajor[row * width + w] ?? 0),
+  );
+}
+
+function rowsOf(columns: readonly Float64Array[], rows: number): Float64Array {
+  const out = new Float64Array(rows * columns.length);
+  columns.forEach((column, w) => column.forEach((value, row) => (out[row * columns.length + w] = value)));
   return out;
 }
 

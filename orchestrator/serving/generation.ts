@@ -6,14 +6,17 @@
  *
  * 1. A generation has its final name only when it is whole: it is written under `.tmp-…`, closed, then renamed.
  * 2. Readers follow CURRENT, which is replaced by one rename: they see the old lists or the new ones, never a mixture.
+ * 3. `SEAL` holds the SHA-256 of `data.mdb`. It is checked before LMDB maps the file, which ends the process on a
+ *    damaged one.
  */
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { open as openFile, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { open, type Database, type RootDatabase } from 'lmdb';
 
-import { isMissing } from '../artifacts/durable-file.js';
+import { hashChunks, isMissing, replaceFile } from '../artifacts/durable-file.js';
 
 export interface Versions {
   model: string;
@@ -54,13 +57,17 @@ export interface Generation {
 
 export const META_KEY = 'meta';
 const KEY_BYTES_MAX = 1000;
+const DATA = 'data.mdb';
+const SEAL = 'SEAL';
 
 export const generationsDir = (servingDir: string): string => join(servingDir, 'generations');
 export const currentPath = (servingDir: string): string => join(servingDir, 'CURRENT');
 
 /** LMDB keys are short; longer outside ids go by their hash, which no id can look like since ids keep their prefix. */
 export function keyOf(id: string): string {
-  return Buffer.byteLength(id) <= KEY_BYTES_MAX ? `id:${id}` : `sha256:${createHash('sha256').update(id).digest('hex')}`;
+  return Buffer.byteLength(id) <= KEY_BYTES_MAX
+    ? `id:${id}`
+    : `sha256:${createHash('sha256').update(id).digest('hex')}`;
 }
 
 export function openGeneration(folder: string, { readOnly }: { readOnly: boolean }): Generation {
@@ -78,6 +85,32 @@ export function openGeneration(folder: string, { readOnly }: { readOnly: boolean
   }
 }
 
+/** Written last, once the environment is closed. */
+export async function sealGeneration(folder: string): Promise<void> {
+  await replaceFile(join(folder, SEAL), `${await digestOfFile(join(folder, DATA))}\n`);
+}
+
+/** What is wrong with the generation's files; null when they are as they were sealed. */
+export async function damageOf(folder: string): Promise<string | null> {
+  try {
+    const sealed = (await readFile(join(folder, SEAL), 'utf8')).trim();
+    const actual = await digestOfFile(join(folder, DATA));
+    return actual === sealed ? null : `${join(folder, DATA)}: expected the SHA-256 ${sealed}, found ${actual}`;
+  } catch (error) {
+    if (isMissing(error)) return `${folder}: expected ${DATA} and ${SEAL}, one is missing`;
+    throw error;
+  }
+}
+
+export async function digestOfFile(path: string): Promise<string> {
+  const file = await openFile(path, 'r');
+  try {
+    return await hashChunks(file);
+  } finally {
+    await file.close();
+  }
+}
+
 /** Null when nothing has been published. */
 export function readCurrent(servingDir: string): CurrentGeneration | null {
   const path = currentPath(servingDir);
@@ -90,7 +123,11 @@ export function readCurrent(servingDir: string): CurrentGeneration | null {
   }
   try {
     const { generation, previous, epoch } = JSON.parse(text) as CurrentGeneration;
-    if (typeof generation === 'string' && (previous === null || typeof previous === 'string') && Number.isInteger(epoch)) {
+    if (
+      typeof generation === 'string' &&
+      (previous === null || typeof previous === 'string') &&
+      Number.isInteger(epoch)
+    ) {
       return { generation, previous, epoch };
     }
   } catch {

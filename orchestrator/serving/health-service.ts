@@ -2,7 +2,13 @@
  * The standard gRPC health service (`grpc.health.v1.Health`), so that Kubernetes' `grpc:` probes and `grpc_health_probe`
  * work without further help. Its definition is the published wire contract, given here as a descriptor.
  */
-import { status, type Server, type ServiceDefinition, type handleUnaryCall, type handleServerStreamingCall } from '@grpc/grpc-js';
+import {
+  status,
+  type Server,
+  type ServiceDefinition,
+  type handleUnaryCall,
+  type handleServerStreamingCall,
+} from '@grpc/grpc-js';
 import { fromJSON } from '@grpc/proto-loader';
 
 type ServingStatus = 'SERVING' | 'NOT_SERVING';
@@ -28,7 +34,12 @@ const DEFINITION = fromJSON(
           Health: {
             methods: {
               Check: { requestType: 'HealthCheckRequest', responseType: 'HealthCheckResponse', comment: '' },
-              Watch: { requestType: 'HealthCheckRequest', responseType: 'HealthCheckResponse', responseStream: true, comment: '' },
+              Watch: {
+                requestType: 'HealthCheckRequest',
+                responseType: 'HealthCheckResponse',
+                responseStream: true,
+                comment: '',
+              },
             },
           },
         },

@@ -2,7 +2,8 @@
  * Reads the lists of the generation that is current, and follows when another one is published.
  *
  * 1. Reads are synchronous look-ups in a memory map; a swap happens between two reads, never within one.
- * 2. A new generation that cannot be opened leaves the old one in service; the reason is reported once.
+ * 2. A generation is verified before it is opened. A damaged one leaves the old one in service (at the start: the one
+ *    before it); the reason is reported once.
  */
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,6 +11,7 @@ import { join } from 'node:path';
 import { isMissing } from '../artifacts/durable-file.js';
 import {
   currentPath,
+  damageOf,
   generationsDir,
   keyOf,
   META_KEY,
@@ -36,7 +38,7 @@ export class NothingPublishedError extends Error {
 
 export interface ListReaderOptions {
   servingDir: string;
-  /** Least time between two looks at CURRENT. */
+  /** Time between two looks at CURRENT. */
   followIntervalMs?: number;
   onSwap?: (meta: GenerationMeta) => void;
   onWarning?: (message: string) => void;
@@ -47,24 +49,33 @@ const FOLLOW_INTERVAL_MS = 250;
 export class ListReader {
   readonly #options: Required<ListReaderOptions>;
   #open: { generation: Generation; meta: GenerationMeta } | null = null;
-  #lookedAtMs = -Infinity;
   /** What CURRENT looked like at the last look, so that a failing generation is reported once. */
   #seen = '';
+  #following: Promise<void> = Promise.resolve();
+  #timer: NodeJS.Timeout | undefined;
 
-  constructor({ followIntervalMs = FOLLOW_INTERVAL_MS, onSwap = () => undefined, onWarning = () => undefined, servingDir }: ListReaderOptions) {
-    this.#options = { servingDir, followIntervalMs, onSwap, onWarning };
-    this.follow();
+  private constructor(options: Required<ListReaderOptions>) {
+    this.#options = options;
+  }
+
+  /** Opens the current generation, if there is one, and goes on following. */
+  static async open(options: ListReaderOptions): Promise<ListReader> {
+    const { servingDir, followIntervalMs = FOLLOW_INTERVAL_MS } = options;
+    const { onSwap = () => undefined, onWarning = () => undefined } = options;
+    const reader = new ListReader({ servingDir, followIntervalMs, onSwap, onWarning });
+    await reader.follow();
+    reader.#timer = setInterval(() => void reader.follow(), followIntervalMs);
+    reader.#timer.unref();
+    return reader;
   }
 
   /** The generation being served; null before the first publication. */
   get meta(): GenerationMeta | null {
-    this.#followIfDue();
     return this.#open?.meta ?? null;
   }
 
   /** At most `k` items, best first, without those of the user's history and those of `exclude`. */
   recommend({ user, k, exclude = [] }: { user: string; k: number; exclude?: readonly string[] }): Recommendation {
-    this.#followIfDue();
     if (this.#open === null) {
       throw new NothingPublishedError(
         `nothing has been published in ${this.#options.servingDir} yet; finish a run with "publish: true" first`,
@@ -88,40 +99,55 @@ export class ListReader {
     return { user, items, historyHash: list.historyHash, meta };
   }
 
-  /** Looks at CURRENT now, and switches when it names another generation. */
-  follow(): void {
-    this.#lookedAtMs = performance.now();
-    const { servingDir, onSwap, onWarning } = this.#options;
-    const look = fileLook(currentPath(servingDir));
-    if (look === this.#seen) return;
-    this.#seen = look;
-    try {
-      const current = readCurrent(servingDir);
-      if (current === null || current.generation === this.#open?.meta.generation) return;
-      const generation = openGeneration(join(generationsDir(servingDir), current.generation), { readOnly: true });
-      const meta = generation.meta.get(META_KEY);
-      if (meta === undefined) {
-        void generation.root.close();
-        throw new Error(`generation ${current.generation} has no description; publish again`);
-      }
-      const old = this.#open;
-      this.#open = { generation, meta };
-      void old?.generation.root.close();
-      onSwap(meta);
-    } catch (error) {
-      onWarning(`serving stays with ${this.#open?.meta.generation ?? 'nothing'}: ${String(error)}`);
-    }
+  /** Looks at CURRENT now, and switches when it names another generation. Never rejects. */
+  follow(): Promise<void> {
+    this.#following = this.#following.then(() => this.#follow()).catch((error: unknown) => this.#warn(String(error)));
+    return this.#following;
   }
 
   async close(): Promise<void> {
+    clearInterval(this.#timer);
+    await this.#following;
     const open = this.#open;
     this.#open = null;
-    this.#lookedAtMs = Infinity;
     await open?.generation.root.close();
   }
 
-  #followIfDue(): void {
-    if (performance.now() - this.#lookedAtMs >= this.#options.followIntervalMs) this.follow();
+  async #follow(): Promise<void> {
+    const { servingDir } = this.#options;
+    const look = fileLook(currentPath(servingDir));
+    if (look === this.#seen) return;
+    this.#seen = look;
+    const current = readCurrent(servingDir);
+    if (current === null) return;
+    if (await this.#switchTo(current.generation)) return;
+    if (this.#open === null && current.previous !== null) await this.#switchTo(current.previous);
+  }
+
+  async #switchTo(name: string): Promise<boolean> {
+    if (name === this.#open?.meta.generation) return true;
+    const folder = join(generationsDir(this.#options.servingDir), name);
+    const damage = await damageOf(folder);
+    if (damage !== null) {
+      this.#warn(`generation ${name} is damaged, publish it again: ${damage}`);
+      return false;
+    }
+    const generation = openGeneration(folder, { readOnly: true });
+    const meta = generation.meta.get(META_KEY);
+    if (meta === undefined) {
+      await generation.root.close();
+      this.#warn(`generation ${name} has no description, publish it again`);
+      return false;
+    }
+    const old = this.#open;
+    this.#open = { generation, meta };
+    this.#options.onSwap(meta);
+    await old?.generation.root.close();
+    return true;
+  }
+
+  #warn(message: string): void {
+    this.#options.onWarning(`serving stays with ${this.#open?.meta.generation ?? 'nothing'}: ${message}`);
   }
 }
 

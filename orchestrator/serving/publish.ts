@@ -1,26 +1,29 @@
 /**
  * Publication: a published list (NDJSON) and a catalogue become a new generation, and serving switches to it.
  *
- * 1. Idempotent: a generation that exists is not written again; publishing the current one changes nothing.
+ * 1. Idempotent: a generation that is there undamaged is not written again; publishing the current one changes nothing.
  * 2. An epoch below that of the current publication is refused, so that a late caller cannot undo a newer one.
  * 3. The generation before is kept for `undoPublication`; older ones are removed.
  */
 import { randomBytes } from 'node:crypto';
-import { access, mkdir, open, readdir, rename, rm } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { hashChunks, isMissing, replaceFile, syncFolder, TEMPORARY_PREFIX } from '../artifacts/durable-file.js';
+import { replaceFile, syncFolder, TEMPORARY_PREFIX } from '../artifacts/durable-file.js';
 import { asStoreError } from '../artifacts/errors.js';
 import { BadInputError } from '../recommender/domain-job.js';
 import { excerpt, parseJson, readLines } from '../recommender/files.js';
 import { SafetensorsFile } from '../recommender/safetensors.js';
 import {
   currentPath,
+  damageOf,
+  digestOfFile,
   generationsDir,
   keyOf,
   META_KEY,
   openGeneration,
   readCurrent,
+  sealGeneration,
   type CurrentGeneration,
   type Generation,
   type ListRecord,
@@ -56,7 +59,7 @@ export async function publishGeneration(request: PublishRequest): Promise<Curren
   refuseStale(readCurrent(servingDir), request);
   const folder = join(generationsDir(servingDir), generation);
   try {
-    if (!(await exists(folder))) await writeGeneration(folder, request);
+    if ((await damageOf(folder)) !== null) await writeGeneration(folder, request);
     // Read again: writing took a while, and another publication may have come in between.
     const before = readCurrent(servingDir);
     refuseStale(before, request);
@@ -103,14 +106,24 @@ async function writeGeneration(folder: string, request: PublishRequest): Promise
     } finally {
       await target.root.close();
     }
-    await syncFolder(temporary);
-    await rename(temporary, folder).catch(async (error: unknown) => {
-      // Another caller was faster with the same content.
-      if (!(await exists(folder))) throw error;
-    });
+    await sealGeneration(temporary);
+    await moveInto(temporary, folder);
     await syncFolder(parent);
   } finally {
     await rm(temporary, { recursive: true, force: true });
+  }
+}
+
+async function moveInto(temporary: string, folder: string): Promise<void> {
+  try {
+    await rename(temporary, folder);
+  } catch (error) {
+    if (!['ENOTEMPTY', 'EEXIST'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
+    // Another caller was faster with the same content, unless what is there is damaged.
+    if ((await damageOf(folder)) === null) return;
+    await rename(folder, `${temporary}.damaged`);
+    await rename(temporary, folder);
+    await rm(`${temporary}.damaged`, { recursive: true, force: true });
   }
 }
 
@@ -120,7 +133,8 @@ async function fill(target: Generation, request: PublishRequest): Promise<void> 
   const batch = new Batch();
   for await (const { number, text } of readLines(cataloguePath)) {
     const { item, title } = (parseJson(text) ?? {}) as { item?: unknown; title?: unknown };
-    if (typeof item !== 'string' || typeof title !== 'string') throw unexpected(cataloguePath, number, '"item" and "title"', text);
+    if (typeof item !== 'string' || typeof title !== 'string')
+      throw unexpected(cataloguePath, number, '"item" and "title"', text);
     itemIds.push(item);
     await batch.add(target.titles.put(keyOf(item), title));
   }
@@ -165,7 +179,8 @@ function parseList(text: string): { user: string; record: Omit<ListRecord, 'seen
   const { user, items, scores, historyHash } = (parseJson(text) ?? {}) as Record<string, unknown>;
   if (typeof user !== 'string' || typeof historyHash !== 'string') return null;
   if (!Array.isArray(items) || !Array.isArray(scores) || items.length !== scores.length) return null;
-  if (!items.every((item) => typeof item === 'string') || !scores.every((score) => typeof score === 'number')) return null;
+  if (!items.every((item) => typeof item === 'string') || !scores.every((score) => typeof score === 'number'))
+    return null;
   return { user, record: { items, scores, historyHash } };
 }
 
@@ -205,25 +220,6 @@ async function removeOthers(servingDir: string, { generation, previous }: Curren
     if (name === generation || name === previous || name.startsWith(TEMPORARY_PREFIX)) continue;
     await rm(join(generationsDir(servingDir), name), { recursive: true, force: true });
   }
-}
-
-async function digestOfFile(path: string): Promise<string> {
-  const file = await open(path, 'r');
-  try {
-    return await hashChunks(file);
-  } finally {
-    await file.close();
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    (error: unknown) => {
-      if (isMissing(error)) return false;
-      throw error;
-    },
-  );
 }
 
 function unexpected(path: string, line: number, expected: string, text: string): BadInputError {

@@ -35,11 +35,14 @@ export async function startRecommendServer(options: RecommendServerOptions): Pro
     if (metrics !== undefined) exportGeneration(metrics, meta);
     options.onSwap?.(meta);
   };
-  const reader = new ListReader({ servingDir, onSwap, ...(onWarning === undefined ? {} : { onWarning }) });
+  const reader = await ListReader.open({ servingDir, onSwap, ...(onWarning === undefined ? {} : { onWarning }) });
   const ready = (): boolean => reader.meta !== null;
   const server = makeServer();
   server.addService(loadService('RecommendService').service, {
-    Recommend(call: ServerUnaryCall<RecommendRequest__Output, RecommendResponse>, callback: sendUnaryData<RecommendResponse>) {
+    Recommend(
+      call: ServerUnaryCall<RecommendRequest__Output, RecommendResponse>,
+      callback: sendUnaryData<RecommendResponse>,
+    ) {
       const startedMs = performance.now();
       let code = status.OK;
       try {
@@ -48,7 +51,11 @@ export async function startRecommendServer(options: RecommendServerOptions): Pro
         code = statusOf(error);
         callback({ code, details: error instanceof Error ? error.message : String(error) });
       }
-      metrics?.observe('collimate_serve_request_duration_seconds', { code: status[code] }, (performance.now() - startedMs) / 1000);
+      metrics?.observe(
+        'collimate_serve_request_duration_seconds',
+        { code: status[code] },
+        (performance.now() - startedMs) / 1000,
+      );
     },
   });
   addHealthService(server, { 'collimate.v1.RecommendService': ready });
@@ -100,7 +107,11 @@ function statusOf(error: unknown): status {
 
 function exportGeneration(metrics: Metrics, meta: GenerationMeta): void {
   metrics.clear('collimate_serve_generation_info');
-  metrics.set('collimate_serve_generation_info', { generation: meta.generation, model_version: meta.versions.model }, 1);
+  metrics.set(
+    'collimate_serve_generation_info',
+    { generation: meta.generation, model_version: meta.versions.model },
+    1,
+  );
   metrics.set('collimate_serve_generation_created_timestamp_seconds', {}, meta.createdUnixSeconds);
   metrics.set('collimate_serve_users', {}, meta.users);
 }

@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -8,7 +8,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { loadService, makeClient, unary } from '../fleet/channel.js';
 import { writeSafetensors } from '../recommender/safetensors.js';
 import { Metrics } from '../telemetry/metrics.js';
-import { currentPath, generationsDir, readCurrent } from './generation.js';
+import { generationsDir, readCurrent } from './generation.js';
 import { HEALTH_SERVICE } from './health-service.js';
 import { ListReader, NothingPublishedError, UnknownUserError } from './list-reader.js';
 import { publishGeneration, StalePublicationError, undoPublication, type PublishRequest } from './publish.js';
@@ -49,35 +49,46 @@ async function request(generation: string, options: { first?: string; epoch?: nu
   };
 }
 
-function reader(): ListReader {
-  const made = new ListReader({ servingDir, followIntervalMs: 0 });
+async function reader(warnings: string[] = []): Promise<ListReader> {
+  const made = await ListReader.open({
+    servingDir,
+    followIntervalMs: 5,
+    onWarning: (message) => warnings.push(message),
+  });
   readers.push(made);
   return made;
 }
-const first = (of: ListReader): string | undefined => of.recommend({ user: 'alice', k: 1 }).items[0]?.item;
+async function first(of: ListReader): Promise<string | undefined> {
+  await of.follow();
+  return of.recommend({ user: 'alice', k: 1 }).items[0]?.item;
+}
 
 describe('publication', () => {
   it('makes lists readable with titles, scores and versions', async () => {
     await publishGeneration(await request('g1'));
-    const answer = reader().recommend({ user: 'alice', k: 2 });
+    const answer = (await reader()).recommend({ user: 'alice', k: 2 });
     expect(answer.items).toEqual([
       { item: 'i0', title: 'Title of i0', score: -0.5 },
       { item: 'i3', title: 'Title of i3', score: -1.25 },
     ]);
     expect(answer.historyHash).toBe('hash of alice');
-    expect(answer.meta).toMatchObject({ generation: 'g1', versions: { model: 'm1', catalogue: 'c1', prompt: 'p1' }, users: 3 });
+    expect(answer.meta).toMatchObject({
+      generation: 'g1',
+      versions: { model: 'm1', catalogue: 'c1', prompt: 'p1' },
+      users: 3,
+    });
     expect(answer.meta.createdUnixSeconds).toBeGreaterThan(Date.now() / 1000 - 60);
-    expect(reader().recommend({ user: LONG_USER, k: 10 }).items).toHaveLength(3);
+    expect((await reader()).recommend({ user: LONG_USER, k: 10 }).items).toHaveLength(3);
   });
 
   it('is followed by open readers, keeps the one before and removes older ones', async () => {
     await publishGeneration(await request('g1', { first: 'i0' }));
-    const open = reader();
-    expect(first(open)).toBe('i0');
+    const open = await reader();
+    expect(await first(open)).toBe('i0');
     await publishGeneration(await request('g2', { first: 'i1' }));
-    expect(first(open)).toBe('i1');
+    expect(await first(open)).toBe('i1');
     await publishGeneration(await request('g3', { first: 'i2' }));
-    expect(first(open)).toBe('i2');
+    expect(await first(open)).toBe('i2');
     expect((await readdir(generationsDir(servingDir))).sort()).toEqual(['g2', 'g3']);
     expect(readCurrent(servingDir)).toEqual({ generation: 'g3', previous: 'g2', epoch: 0 });
   });
@@ -86,11 +97,11 @@ describe('publication', () => {
     await publishGeneration(await request('g1', { first: 'i0' }));
     await expect(undoPublication(servingDir)).rejects.toThrow(/g1 .* is the first; there is none before it/);
     await publishGeneration(await request('g2', { first: 'i1' }));
-    const open = reader();
+    const open = await reader();
     await undoPublication(servingDir);
-    expect(first(open)).toBe('i0');
+    expect(await first(open)).toBe('i0');
     await undoPublication(servingDir);
-    expect(first(open)).toBe('i1');
+    expect(await first(open)).toBe('i1');
   });
 
   it('is idempotent, also when two callers publish the same at once', async () => {
@@ -98,9 +109,9 @@ describe('publication', () => {
     const [one, two] = await Promise.all([publishGeneration(same), publishGeneration(same)]);
     expect(one.generation).toBe('g1');
     expect(two.generation).toBe('g1');
-    const created = reader().meta?.createdUnixSeconds;
+    const created = (await reader()).meta?.createdUnixSeconds;
     expect(await publishGeneration(same)).toEqual({ generation: 'g1', previous: null, epoch: 0 });
-    expect(reader().meta?.createdUnixSeconds).toBe(created);
+    expect((await reader()).meta?.createdUnixSeconds).toBe(created);
     expect(await readdir(generationsDir(servingDir))).toEqual(['g1']);
   });
 
@@ -126,7 +137,9 @@ describe('publication', () => {
   });
 
   it('refuses a name that would leave the folder, and an empty list', async () => {
-    await expect(publishGeneration({ ...(await request('g1')), generation: '../g' })).rejects.toThrow(/generation name/);
+    await expect(publishGeneration({ ...(await request('g1')), generation: '../g' })).rejects.toThrow(
+      /generation name/,
+    );
     const empty = await request('g1');
     await writeFile(empty.publishedPath, '');
     await expect(publishGeneration(empty)).rejects.toThrow(/expected at least one list/);
@@ -143,8 +156,9 @@ describe('reading', () => {
     });
     const history = { datasetPath: join(folder, 'dataset'), usersPath: join(folder, 'users') };
     await publishGeneration({ ...(await request('g1')), history });
-    const open = reader();
-    const items = (user: string, exclude: string[] = []) => open.recommend({ user, k: 10, exclude }).items.map(({ item }) => item);
+    const open = await reader();
+    const items = (user: string, exclude: string[] = []) =>
+      open.recommend({ user, k: 10, exclude }).items.map(({ item }) => item);
     expect(items('alice')).toEqual(['i0', 'i4']);
     expect(items('bob')).toEqual(['i0', 'i3', 'i4']);
     expect(items('bob', ['i0', 'i4', 'unknown'])).toEqual(['i3']);
@@ -152,31 +166,55 @@ describe('reading', () => {
   });
 
   it('says who is unknown and when nothing is published', async () => {
-    const open = reader();
+    const open = await reader();
     expect(() => open.recommend({ user: 'alice', k: 1 })).toThrow(NothingPublishedError);
     await publishGeneration(await request('g1'));
+    await open.follow();
     expect(() => open.recommend({ user: 'carol', k: 1 })).toThrow(UnknownUserError);
-    expect(() => open.recommend({ user: 'carol', k: 1 })).toThrow(/user "carol" has no list in generation g1, which holds 3 users/);
+    expect(() => open.recommend({ user: 'carol', k: 1 })).toThrow(
+      /user "carol" has no list in generation g1, which holds 3 users/,
+    );
     expect(() => open.recommend({ user: '', k: 1 })).toThrow(UnknownUserError);
   });
 
-  it('stays with the old lists when the new ones cannot be opened, and says so once', async () => {
+  const damage = async (generation: string): Promise<void> => {
+    const path = join(generationsDir(servingDir), generation, 'data.mdb');
+    const bytes = await readFile(path);
+    bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] ?? 0) ^ 1;
+    await writeFile(path, bytes);
+  };
+
+  it('stays with the old lists when the new ones are damaged, and says so once', async () => {
     await publishGeneration(await request('g1', { first: 'i1' }));
+    await publishGeneration(await request('g2', { first: 'i2' }));
+    await undoPublication(servingDir);
     const warnings: string[] = [];
-    const open = new ListReader({ servingDir, followIntervalMs: 0, onWarning: (message) => warnings.push(message) });
-    readers.push(open);
-    await mkdir(join(generationsDir(servingDir), 'g2'));
-    await writeFile(join(generationsDir(servingDir), 'g2', 'data.mdb'), 'not a database');
-    await writeFile(currentPath(servingDir), '{"generation":"g2","previous":"g1","epoch":0}');
-    expect(first(open)).toBe('i1');
-    expect(first(open)).toBe('i1');
+    const open = await reader(warnings);
+    await damage('g2');
+    await undoPublication(servingDir);
+    expect(await first(open)).toBe('i1');
+    expect(await first(open)).toBe('i1');
     expect(warnings).toHaveLength(1);
-    expect(warnings[0]).toMatch(/serving stays with g1/);
+    expect(warnings[0]).toMatch(
+      /serving stays with g1: generation g2 is damaged, publish it again: .*expected the SHA-256/,
+    );
+    await publishGeneration(await request('g2', { first: 'i2' }));
+    expect(await first(open)).toBe('i2');
+  });
+
+  it('starts with the generation before when the current one is damaged or lost', async () => {
+    await publishGeneration(await request('g1', { first: 'i1' }));
+    await publishGeneration(await request('g2', { first: 'i2' }));
+    await damage('g2');
+    expect(await first(await reader())).toBe('i1');
+    await rm(join(generationsDir(servingDir), 'g2'), { recursive: true });
+    expect(await first(await reader())).toBe('i1');
   });
 
   it('reads whole lists throughout many swaps', async () => {
     await publishGeneration(await request('g0', { first: 'i0' }));
-    const open = reader();
+    const open = await reader();
+    // Each reader's own timer follows; nothing here asks it to.
     for (let n = 1; n <= 6; n++) {
       const publishing = publishGeneration(await request(`g${String(n)}`, { first: ITEMS[n % 3] ?? '' }));
       let done = false;
@@ -188,7 +226,7 @@ describe('reading', () => {
       } while (!done);
       await publishing;
     }
-    expect(open.meta?.generation).toBe('g6');
+    await expect.poll(() => open.meta?.generation, { timeout: 3000 }).toBe('g6');
   });
 });
 
@@ -214,7 +252,10 @@ describe('service', () => {
     const made = makeClient(Health, `127.0.0.1:${String(server.port)}`);
     closers.push(() => made.close());
     return new Promise((resolve, reject) => {
-      const check = made['check'] as (request: object, done: (error: Error | null, answer: { status: string }) => void) => void;
+      const check = made['check'] as (
+        request: object,
+        done: (error: Error | null, answer: { status: string }) => void,
+      ) => void;
       check.call(made, { service }, (error, answer) => (error === null ? resolve(answer.status) : reject(error)));
     });
   };
@@ -222,7 +263,12 @@ describe('service', () => {
   it('answers with every field of the contract', async () => {
     await publishGeneration(await request('g1'));
     await expect.poll(() => server.ready(), { timeout: 3000 }).toBe(true);
-    const answer = await unary(client(), 'recommend', { userId: 'bob', k: 0, excludeItemIds: ['i3'] }, { deadlineMs: 2000 });
+    const answer = await unary(
+      client(),
+      'recommend',
+      { userId: 'bob', k: 0, excludeItemIds: ['i3'] },
+      { deadlineMs: 2000 },
+    );
     expect(answer).toEqual({
       userId: 'bob',
       items: [

@@ -53,7 +53,9 @@ describe('createLogger', () => {
     createLogger({ component: 'cli', destination }).debug('seen');
     expect(read()).toHaveLength(1);
     vi.stubEnv('COLLIMATE_LOG_LEVEL', 'loud');
-    expect(() => createLogger({ component: 'cli' })).toThrow(/COLLIMATE_LOG_LEVEL: expected one of trace, .* got "loud"/);
+    expect(() => createLogger({ component: 'cli' })).toThrow(
+      /COLLIMATE_LOG_LEVEL: expected one of trace, .* got "loud"/,
+    );
   });
 
   it('writes to a file in a folder that it makes', async () => {

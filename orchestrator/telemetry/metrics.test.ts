@@ -65,7 +65,15 @@ describe('Metrics', () => {
 
   it('turns a step event into metrics, from rank 0 alone but for the time', async () => {
     const metrics = controller();
-    const numbers = { loss: 2.5, loss_rank: 1, learning_rate: 0.01, grad_norm: 3, tokens: 100, samples: 4, step_seconds: 0.2 };
+    const numbers = {
+      loss: 2.5,
+      loss_rank: 1,
+      learning_rate: 0.01,
+      grad_norm: 3,
+      tokens: 100,
+      samples: 4,
+      step_seconds: 0.2,
+    };
     for (const rank of [0, 1]) metrics.recordStep({ run: 'r', stage: 's', rank, step: 7, stepsTotal: 9, numbers });
     metrics.recordStep({ run: 'r', stage: 's', rank: 0, step: 8, stepsTotal: 9, numbers: { ...numbers, loss: 2 } });
     const text = await metrics.text();

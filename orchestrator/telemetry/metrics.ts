@@ -94,7 +94,8 @@ export class Metrics {
   /** Controller only. Everything but the step time is taken from rank 0, since all ranks report the same step. */
   recordStep({ run, stage, rank, step, stepsTotal, numbers }: StepReport): void {
     const seconds = numbers['step_seconds'];
-    if (seconds !== undefined) this.observe('collimate_step_duration_seconds', { run, stage, rank: String(rank) }, seconds);
+    if (seconds !== undefined)
+      this.observe('collimate_step_duration_seconds', { run, stage, rank: String(rank) }, seconds);
     if (rank !== 0) return;
     this.inc('collimate_steps_total', { run, stage });
     this.set('collimate_stage_step', { run, stage }, step);
@@ -161,15 +162,19 @@ export class Metrics {
     }
     const run = labels['run'];
     if (run !== undefined) {
-      let series = this.#ofRun.get(run);
-      if (series === undefined) this.#ofRun.set(run, (series = new Map()));
+      const series = this.#ofRun.get(run) ?? new Map<string, { instrument: Instrument; labels: Labels }>();
+      this.#ofRun.set(run, series);
       const key = seriesKey(name, labels);
       if (!series.has(key)) series.set(key, { instrument, labels: { ...labels } });
     }
     return instrument;
   }
 
-  #lowerStates(name: 'collimate_run_state' | 'collimate_stage_state', run: string, of: (labels: Labels) => boolean): void {
+  #lowerStates(
+    name: 'collimate_run_state' | 'collimate_stage_state',
+    run: string,
+    of: (labels: Labels) => boolean,
+  ): void {
     const states = this.#instrument(name) as Gauge;
     for (const { instrument, labels } of this.#ofRun.get(run)?.values() ?? []) {
       if (instrument === states && of(labels)) states.set(labels, 0);
@@ -192,7 +197,12 @@ export interface MetricsServerOptions {
 }
 
 /** Serves `/metrics` and `/healthz`. */
-export async function startMetricsServer({ metrics, host, port, unhealthy }: MetricsServerOptions): Promise<MetricsServer> {
+export async function startMetricsServer({
+  metrics,
+  host,
+  port,
+  unhealthy,
+}: MetricsServerOptions): Promise<MetricsServer> {
   const server = createServer((request, response) => {
     const path = request.url?.split('?')[0];
     const answer = (status: number, body: string, type = 'text/plain; charset=utf-8'): void => {
@@ -228,7 +238,8 @@ export async function startMetricsServer({ metrics, host, port, unhealthy }: Met
 async function listen(server: Server, host: string, port: number): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
-      const why = error.code === 'EADDRINUSE' ? 'the port is in use; choose another port or stop its holder' : error.message;
+      const why =
+        error.code === 'EADDRINUSE' ? 'the port is in use; choose another port or stop its holder' : error.message;
       reject(new Error(`metrics server: cannot listen on ${host}:${String(port)}: ${why}`, { cause: error }));
     });
     server.listen(port, host, resolve);
@@ -243,7 +254,9 @@ function build(name: string, declaration: MetricDeclaration, registry: Registry)
     case 'gauge':
       return new Gauge(options);
     case 'histogram':
-      return new Histogram(declaration.buckets === undefined ? options : { ...options, buckets: [...declaration.buckets] });
+      return new Histogram(
+        declaration.buckets === undefined ? options : { ...options, buckets: [...declaration.buckets] },
+      );
   }
 }
 
@@ -252,5 +265,10 @@ function isStepNumber(name: string): name is keyof typeof STEP_NUMBERS {
 }
 
 function seriesKey(name: string, labels: Labels): string {
-  return JSON.stringify([name, ...Object.entries(labels).sort(([a], [b]) => (a < b ? -1 : 1)).flat()]);
+  return JSON.stringify([
+    name,
+    ...Object.entries(labels)
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .flat(),
+  ]);
 }

@@ -52,9 +52,6 @@ export const METRICS = {
 
   collimate_jobs_total: { type: 'counter', unit: 'none', labels: ['run', 'stage', 'outcome'], exporter: 'controller', help: 'Jobs ended; outcome finished, memoised or failed.' },
   collimate_restarts_total: { type: 'counter', unit: 'none', labels: ['run', 'stage', 'cause'], exporter: 'controller', help: 'Attempts that ended by a failure and were followed by another, by cause.' },
-  collimate_recovery_duration_seconds: { type: 'histogram', unit: 'seconds', labels: ['run', 'stage', 'phase'], exporter: 'controller', help: 'Time of a recovery by phase.', buckets: WAIT_SECONDS },
-  collimate_goodput_seconds_total: { type: 'counter', unit: 'seconds', labels: ['run', 'stage'], exporter: 'controller', help: 'Time in steps that counted.' },
-  collimate_badput_seconds_total: { type: 'counter', unit: 'seconds', labels: ['run', 'stage', 'cause'], exporter: 'controller', help: 'Time lost, by cause.' },
   collimate_queue_wait_duration_seconds: { type: 'histogram', unit: 'seconds', labels: ['run', 'stage'], exporter: 'controller', help: 'Time a job waited for its gang.', buckets: WAIT_SECONDS },
   collimate_dispatch_duration_seconds: { type: 'histogram', unit: 'seconds', labels: ['run', 'stage'], exporter: 'controller', help: 'Time from a reserved gang to the job started on every member.', buckets: RPC_SECONDS },
   collimate_store_damage_total: { type: 'counter', unit: 'none', labels: ['subject'], exporter: 'controller', help: 'Damaged or missing objects, jobs, checkpoints and event lines found in the artifact store.' },
@@ -63,7 +60,6 @@ export const METRICS = {
   collimate_worker_info: { type: 'gauge', unit: 'none', labels: ['worker', 'numerics_class', 'engine_revision'], exporter: 'controller', help: 'Constant 1; what a joined worker is.' },
   collimate_worker_last_seen_timestamp_seconds: { type: 'gauge', unit: 'seconds', labels: ['worker'], exporter: 'controller', help: 'Unix time of the last beat of a worker.' },
   collimate_workers_lost_total: { type: 'counter', unit: 'none', labels: [], exporter: 'controller', help: 'Join streams that ended.' },
-  collimate_rpc_duration_seconds: { type: 'histogram', unit: 'seconds', labels: ['method', 'code'], exporter: 'controller', help: 'Unary gRPC calls made, by method and status.', buckets: RPC_SECONDS },
 
   collimate_codebook_usage_ratio: { type: 'gauge', unit: 'ratio', labels: ['run', 'level'], exporter: 'controller', help: 'Codes of a level that at least one item has.' },
   collimate_codebook_perplexity: { type: 'gauge', unit: 'none', labels: ['run', 'level'], exporter: 'controller', help: 'Perplexity of the code distribution of a level.' },

@@ -189,7 +189,7 @@ export class Cluster {
   async close(): Promise<void> {
     await this.#client?.connection.close();
     const children = [...this.workers.values(), this.#controller, this.#temporal];
-    await Promise.all(children.map((child) => child?.kill()));
+    await Promise.all(children.flatMap((child) => (child == null ? [] : [child.kill()])));
     await rm(this.folder, { recursive: true, force: true });
   }
 

@@ -12,8 +12,8 @@ Batches::Batches(const Graph& graph, int64_t batch_size, uint64_t seed)
 Batch Batches::at(int64_t step) {
   const int64_t epoch = step / steps_per_epoch();
   if (epoch != epoch_) {
-    order_ = random_permutation(
-        {.seed = seed_, .site = RandomSite::edge_order, .stream = static_cast<uint64_t>(epoch)}, graph_.edges());
+    order_ = random_permutation({.seed = seed_, .site = RandomSite::edge_order, .stream = static_cast<uint64_t>(epoch)},
+                                graph_.edges());
     epoch_ = epoch;
   }
   const int64_t first = step % steps_per_epoch() * batch_size_;
@@ -31,8 +31,7 @@ Batch Batches::at(int64_t step) {
 }
 
 int32_t Batches::draw_negative(int64_t epoch, int64_t edge, int32_t user) const {
-  const RandomStream stream{
-      .seed = seed_, .site = RandomSite::negative_item, .stream = static_cast<uint64_t>(epoch)};
+  const RandomStream stream{.seed = seed_, .site = RandomSite::negative_item, .stream = static_cast<uint64_t>(epoch)};
   const uint32_t items = static_cast<uint32_t>(graph_.items());
   uint32_t item = 0;
   for (int64_t attempt = 0; attempt < kNegativeTriesMax; ++attempt) {

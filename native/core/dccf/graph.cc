@@ -17,14 +17,15 @@ constexpr int64_t kBlockEdges = 4096;  // a block is closed once it holds this m
 void check_pairs(int64_t users, int64_t items, std::span<const int32_t> edge_users,
                  std::span<const int32_t> edge_items) {
   if (users < 1 || items < 1 || users + items > std::numeric_limits<int32_t>::max())
-    fail_bad_input("graph: expected counts [users, items] >= 1 with a 31-bit sum, got [" + std::to_string(users) + ", " +
-                   std::to_string(items) + "]; ingest the data again");
+    fail_bad_input("graph: expected counts [users, items] >= 1 with a 31-bit sum, got [" + std::to_string(users) +
+                   ", " + std::to_string(items) + "]; ingest the data again");
   if (edge_users.size() != edge_items.size())
     fail_bad_input("graph: expected `users` and `items` of one length, got " + std::to_string(edge_users.size()) +
                    " and " + std::to_string(edge_items.size()) + "; ingest the data again");
   if (edge_users.empty())
-    fail_bad_input("graph: expected at least one training interaction, got none; users need three events to leave one "
-                   "for training");
+    fail_bad_input(
+        "graph: expected at least one training interaction, got none; users need three events to leave one "
+        "for training");
   for (size_t e = 0; e < edge_users.size(); ++e) {
     const int32_t user = edge_users[e], item = edge_items[e];
     if (user < 0 || user >= users || item < 0 || item >= items)

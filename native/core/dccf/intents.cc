@@ -68,17 +68,50 @@ void intents_backward(Pool& pool, const IntentsBackward& args) {
     softmax_block(e, args.prototypes, count, dim, intents, p.data());
     const auto product = [](GemmArgs gemm) { gemm_single(gemm); };
     // dP = dR C, then through the softmax.
-    product({.m = count, .n = intents, .k = dim, .a = dr, .lda = dim, .b = args.prototypes, .ldb = intents,
-             .c = ds.data(), .ldc = intents});
+    product({.m = count,
+             .n = intents,
+             .k = dim,
+             .a = dr,
+             .lda = dim,
+             .b = args.prototypes,
+             .ldb = intents,
+             .c = ds.data(),
+             .ldc = intents});
     softmax_backward_rows(p.data(), ds.data(), count, intents);
     // dE += dS C^T
-    product({.transpose_b = true, .m = count, .n = dim, .k = intents, .a = ds.data(), .lda = intents,
-             .b = args.prototypes, .ldb = intents, .beta = 1.0f, .c = args.de + begin * dim, .ldc = dim});
+    product({.transpose_b = true,
+             .m = count,
+             .n = dim,
+             .k = intents,
+             .a = ds.data(),
+             .lda = intents,
+             .b = args.prototypes,
+             .ldb = intents,
+             .beta = 1.0f,
+             .c = args.de + begin * dim,
+             .ldc = dim});
     // dC = E^T dS + dR^T P
-    product({.transpose_a = true, .m = dim, .n = intents, .k = count, .a = e, .lda = dim, .b = ds.data(),
-             .ldb = intents, .c = dc, .ldc = intents});
-    product({.transpose_a = true, .m = dim, .n = intents, .k = count, .a = dr, .lda = dim, .b = p.data(),
-             .ldb = intents, .beta = 1.0f, .c = dc, .ldc = intents});
+    product({.transpose_a = true,
+             .m = dim,
+             .n = intents,
+             .k = count,
+             .a = e,
+             .lda = dim,
+             .b = ds.data(),
+             .ldb = intents,
+             .c = dc,
+             .ldc = intents});
+    product({.transpose_a = true,
+             .m = dim,
+             .n = intents,
+             .k = count,
+             .a = dr,
+             .lda = dim,
+             .b = p.data(),
+             .ldb = intents,
+             .beta = 1.0f,
+             .c = dc,
+             .ldc = intents});
   });
   for (int64_t stride = 1; stride < blocks; stride *= 2)
     for (int64_t i = 0; i + stride < blocks; i += 2 * stride)

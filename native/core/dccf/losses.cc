@@ -27,8 +27,7 @@ TripleSums score_triples(const Batch& batch, const RankLoss& args, int64_t begin
   const int64_t dim = args.dim;
   for (int64_t b = begin; b < end; ++b) {
     const int64_t u = batch.users[b] * dim, i = batch.positives[b] * dim, j = batch.negatives[b] * dim;
-    const float margin =
-        row_dot(args.final + u, args.final + j, dim) - row_dot(args.final + u, args.final + i, dim);
+    const float margin = row_dot(args.final + u, args.final + j, dim) - row_dot(args.final + u, args.final + i, dim);
     sums.rank += softplus_f32(margin);
     slopes[b] = sigmoid_f32(margin);
     for (const int64_t row : {u, i, j}) sums.decay += row_dot(args.embedding + row, args.embedding + row, dim);
@@ -113,19 +112,43 @@ double contrast_loss(Pool& pool, const ContrastLoss& args) {
   pool.for_blocks(rows, kContrastRowsPerBlock, [&](int64_t begin, int64_t end) {
     const int64_t count = end - begin, block = begin / kContrastRowsPerBlock;
     std::vector<float> scores(count * rows), log_sum_exp(count), own(count);
-    gemm_single({.transpose_b = true, .m = count, .n = rows, .k = dim, .alpha = inverse_temperature,
-                 .a = &anchor.values[begin * dim], .lda = dim, .b = view.values.data(), .ldb = dim,
-                 .c = scores.data(), .ldc = rows});
+    gemm_single({.transpose_b = true,
+                 .m = count,
+                 .n = rows,
+                 .k = dim,
+                 .alpha = inverse_temperature,
+                 .a = &anchor.values[begin * dim],
+                 .lda = dim,
+                 .b = view.values.data(),
+                 .ldb = dim,
+                 .c = scores.data(),
+                 .ldc = rows});
     for (int64_t i = 0; i < count; ++i) own[i] = scores[i * rows + begin + i];
     softmax_rows(scores.data(), count, rows, log_sum_exp.data());
     for (int64_t i = 0; i < count; ++i) {
       sums[block] += static_cast<double>(log_sum_exp[i]) - own[i];
       scores[i * rows + begin + i] -= 1.0f;
     }
-    gemm_single({.m = count, .n = dim, .k = rows, .alpha = slope, .a = scores.data(), .lda = rows,
-                 .b = view.values.data(), .ldb = dim, .c = &danchor[begin * dim], .ldc = dim});
-    gemm_single({.transpose_a = true, .m = rows, .n = dim, .k = count, .alpha = slope, .a = scores.data(),
-                 .lda = rows, .b = &anchor.values[begin * dim], .ldb = dim, .c = &dview[block * rows * dim],
+    gemm_single({.m = count,
+                 .n = dim,
+                 .k = rows,
+                 .alpha = slope,
+                 .a = scores.data(),
+                 .lda = rows,
+                 .b = view.values.data(),
+                 .ldb = dim,
+                 .c = &danchor[begin * dim],
+                 .ldc = dim});
+    gemm_single({.transpose_a = true,
+                 .m = rows,
+                 .n = dim,
+                 .k = count,
+                 .alpha = slope,
+                 .a = scores.data(),
+                 .lda = rows,
+                 .b = &anchor.values[begin * dim],
+                 .ldb = dim,
+                 .c = &dview[block * rows * dim],
                  .ldc = dim});
   });
   const int64_t size = rows * dim;

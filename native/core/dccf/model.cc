@@ -140,8 +140,8 @@ double Model::backward_layer(const Parts& parts, Layer& layer, std::span<float> 
                    .dx = {dz_.data(), dr_.data()},
                    .de = de_.data()});
   float* dprototypes = gradient.data() + graph_.nodes() * dim;
-  intents_backward(pool_, {users, dim, options_.intents, layer.e.data(), parts.prototypes[0], dr_.data(), de_.data(),
-                           dprototypes});
+  intents_backward(
+      pool_, {users, dim, options_.intents, layer.e.data(), parts.prototypes[0], dr_.data(), de_.data(), dprototypes});
   intents_backward(pool_, {graph_.items(), dim, options_.intents, layer.e.data() + users * dim, parts.prototypes[1],
                            dr_.data() + users * dim, de_.data() + users * dim, dprototypes + dim * options_.intents});
   spread(pool_, graph_, {.x = dz_.data(), .y = de_.data(), .dim = dim, .accumulate = true});

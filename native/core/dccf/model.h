@@ -50,7 +50,7 @@ class Model {
 
  private:
   struct Layer {
-    std::vector<float> e, z, r, hz, hr;                        // [V, d]
+    std::vector<float> e, z, r, hz, hr;                               // [V, d]
     std::vector<float> norm_z, norm_r, inverse_sum_z, inverse_sum_r;  // [V]
   };
   struct Parts;  // the flat array's three parts

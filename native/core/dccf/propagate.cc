@@ -18,8 +18,7 @@ void spread_rows(const Graph& graph, const Spread& args, RowBlock block) {
     float* y = args.y + h * dim;
     if (!args.accumulate)
       for (int64_t c = 0; c < dim; ++c) y[c] = 0.0f;
-    for (const int32_t t : graph.neighbours(h))
-      row_add_scaled(y, args.x + t * dim, scale[h] * scale[t], dim);
+    for (const int32_t t : graph.neighbours(h)) row_add_scaled(y, args.x + t * dim, scale[h] * scale[t], dim);
   }
 }
 
@@ -65,8 +64,8 @@ void shift_rows(const MaskedBackward& args, int view, RowBlock block, float* shi
 // Row h collects, from each neighbour t: its share of E through t's mask, and both directions of the pair's mask
 // gradient for x. `unit` is scratch of dim floats: the gradient with respect to x[h] / |x[h]|.
 template <int64_t kDim>
-void masked_backward_rows(const Graph& graph, const MaskedBackward& args, int index, const float* shift,
-                          RowBlock block, float* unit) {
+void masked_backward_rows(const Graph& graph, const MaskedBackward& args, int index, const float* shift, RowBlock block,
+                          float* unit) {
   const int64_t dim = kDim > 0 ? kDim : args.forward.dim;
   const MaskedView& view = args.forward.views[index];
   const float* e = args.forward.e;

@@ -1,7 +1,8 @@
 // The passes over edges of one DCCF layer (arXiv 2305.02759), forward and backward.
 //
 // Notation per layer: E input, Z = G E, R intents; for X in {Z, R} the adaptive mask of pair (h, t) is
-// a_X = (cos(X_h, X_t) + 1) / 2, s_X(h) = sum over t of a_X(h, t), and H_X[h] = sum over t of a_X(h, t) / s_X(h) * E[t].
+// a_X = (cos(X_h, X_t) + 1) / 2, s_X(h) = sum over t of a_X(h, t), and H_X[h] = sum over t of a_X(h, t) / s_X(h) *
+// E[t].
 // 1. Every pass goes row by row over a node's neighbours and writes that row only: no scatter, no per-edge storage
 //    (masks are recomputed in the backward), O(V d) memory, one order of additions.
 // 2. A node without neighbours has Z = H_Z = H_R = 0 and gives nothing to others.
@@ -44,10 +45,10 @@ struct MaskedForward {
 void masked_forward(Pool& pool, const Graph& graph, const MaskedForward& args);
 
 struct MaskedBackward {
-  MaskedForward forward;                     // as the forward left it
-  const float* dh[2] = {nullptr, nullptr};   // gradients of H_Z, H_R
-  float* dx[2] = {nullptr, nullptr};         // gradients of Z, R; accumulates
-  float* de = nullptr;                       // gradient of E; accumulates
+  MaskedForward forward;                    // as the forward left it
+  const float* dh[2] = {nullptr, nullptr};  // gradients of H_Z, H_R
+  float* dx[2] = {nullptr, nullptr};        // gradients of Z, R; accumulates
+  float* de = nullptr;                      // gradient of E; accumulates
 };
 void masked_backward(Pool& pool, const Graph& graph, const MaskedBackward& args);
 

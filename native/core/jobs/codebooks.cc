@@ -82,8 +82,9 @@ Rows join_inputs(JobContext& context, const Recipe& recipe) {
                      "; make both from the same catalogue");
   }
   if (!(recipe.collaborative_weight > 0) && !(text.count > 0 && recipe.text_weight > 0))
-    fail_bad_input("recipe: expected a positive weight for at least one input that is present, got "
-                   "collaborativeWeight and textWeight that leave no vectors");
+    fail_bad_input(
+        "recipe: expected a positive weight for at least one input that is present, got "
+        "collaborativeWeight and textWeight that leave no vectors");
   Rows joined{.count = collaborative.count, .dim = collaborative.dim + text.dim};
   joined.values.assign(joined.count * joined.dim, 0.0f);
   place_normalised(context.pool(), collaborative, recipe.collaborative_weight, 0, joined);
@@ -93,9 +94,9 @@ Rows join_inputs(JobContext& context, const Recipe& recipe) {
 
 // Where training stands between two steps.
 struct Progress {
-  int64_t level = 0;              // being trained
-  int64_t iteration = 0;          // of it, done
-  std::vector<float> centroids;   // finished levels, then the current one when iteration > 0
+  int64_t level = 0;             // being trained
+  int64_t iteration = 0;         // of it, done
+  std::vector<float> centroids;  // finished levels, then the current one when iteration > 0
 };
 
 class Trainer {
@@ -141,7 +142,8 @@ class Trainer {
   void resume(const std::filesystem::path& folder) {
     const Json state = Json::parse(read_text_file(folder / "state.json"), nullptr, false);
     if (!state.is_object())
-      throw JobFailure(FailureCause::corrupt_artifact, "checkpoint: state.json is not a JSON object; resume from another");
+      throw JobFailure(FailureCause::corrupt_artifact,
+                       "checkpoint: state.json is not a JSON object; resume from another");
     progress_.level = recipe_integer(state, "level", {0, static_cast<double>(recipe_.levels)});
     progress_.iteration = recipe_integer(state, "iteration", {0, static_cast<double>(recipe_.iterations - 1)});
     const int64_t levels = progress_.level + (progress_.iteration > 0 ? 1 : 0);

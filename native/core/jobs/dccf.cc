@@ -50,7 +50,8 @@ void write_checkpoint(JobContext& context, const dccf::Trainer& trainer) {
 void resume(const std::filesystem::path& folder, dccf::Trainer& trainer) {
   const Json json = Json::parse(read_text_file(folder / "state.json"), nullptr, false);
   if (!json.is_object())
-    throw JobFailure(FailureCause::corrupt_artifact, "checkpoint: state.json is not a JSON object; resume from another");
+    throw JobFailure(FailureCause::corrupt_artifact,
+                     "checkpoint: state.json is not a JSON object; resume from another");
   const SafetensorsFile file = SafetensorsFile::open(folder / "dccf.safetensors");
   const int64_t size = static_cast<int64_t>(trainer.state().parameters.size());
   const auto tensor = [&](const char* name) {

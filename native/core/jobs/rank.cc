@@ -46,15 +46,17 @@ ItemTrie read_trie(const SafetensorsFile& vocabulary, const DecoderConfig& confi
 }
 
 PromptSet read_prompts(const SafetensorsFile& file) {
-  PromptSet prompts{.tokens = file.i32("tokens", {-1}), .offsets = file.i64("offsets", {-1}), .users = file.i32("users", {-1})};
+  PromptSet prompts{
+      .tokens = file.i32("tokens", {-1}), .offsets = file.i64("offsets", {-1}), .users = file.i32("users", {-1})};
   const auto tokens = static_cast<int64_t>(prompts.tokens.size());
   bool fits = prompts.offsets.size() == prompts.users.size() + 1 && prompts.offsets.front() == 0 &&
               prompts.offsets.back() == tokens;
   for (size_t i = 1; fits && i < prompts.offsets.size(); ++i) fits = prompts.offsets[i - 1] <= prompts.offsets[i];
   if (fits) return prompts;
-  fail_bad_input("rank: expected prompts with users [n] and offsets [n + 1] ascending from 0 to the number of tokens, got " +
-                 std::to_string(prompts.users.size()) + " users, " + std::to_string(prompts.offsets.size()) +
-                 " offsets and " + std::to_string(tokens) + " tokens; render again");
+  fail_bad_input(
+      "rank: expected prompts with users [n] and offsets [n + 1] ascending from 0 to the number of tokens, got " +
+      std::to_string(prompts.users.size()) + " users, " + std::to_string(prompts.offsets.size()) + " offsets and " +
+      std::to_string(tokens) + " tokens; render again");
 }
 
 Json summary_of(const RankRequest& request, const RankedLists& lists) {
@@ -84,15 +86,15 @@ JobOutcome run_rank(JobContext& context) {
   request.prompts = &prompts;
 
   int64_t steps = 0;
-  const RankHooks hooks{
-      .on_group =
-          [&](const GroupDone& done) {
-            steps = done.groups_total;
-            context.host().on_step(done.groups, done.groups_total,
-                                   {{"users", static_cast<double>(done.users)},
-                                    {"mean_top_score", done.top_score_sum / static_cast<double>(done.users)}});
-          },
-      .check = [&] { context.throw_if_aborted(); }};
+  const RankHooks hooks{.on_group =
+                            [&](const GroupDone& done) {
+                              steps = done.groups_total;
+                              context.host().on_step(
+                                  done.groups, done.groups_total,
+                                  {{"users", static_cast<double>(done.users)},
+                                   {"mean_top_score", done.top_score_sum / static_cast<double>(done.users)}});
+                            },
+                        .check = [&] { context.throw_if_aborted(); }};
   const RankedLists lists = rank_prompts(context.pool(), request, hooks);
 
   const auto path = context.spec().output_dir / "lists.safetensors";

@@ -135,9 +135,9 @@ class Tuner {
 
   void check_finite(double loss, double norm, const std::vector<int64_t>& batch) const {
     if (std::isfinite(loss) && std::isfinite(norm)) return;
-    std::string names;
-    for (size_t i = 0; i < batch.size() && i < 32; ++i) names += (i ? ", " : "") + std::to_string(batch[i]);
-    if (batch.size() > 32) names += ", …";
+    const auto shown = static_cast<std::ptrdiff_t>(std::min<size_t>(batch.size(), 32));
+    const std::string names =
+        Json(std::vector<int64_t>(batch.begin(), batch.begin() + shown)).dump() + (batch.size() > 32 ? " …" : "");
     throw JobFailure(FailureCause::nan_loss, "step " + std::to_string(step_) + ": loss " + std::to_string(loss) +
                                                  ", gradient norm " + std::to_string(norm) +
                                                  "; expected finite numbers; examples " + names +

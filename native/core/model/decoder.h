@@ -44,7 +44,7 @@ class Decoder {
   // Sum of the losses at labelled rows; adds loss_scale * gradient to the flat gradient (trained elements).
   struct GradientArgs {
     float loss_scale = 1.0f;
-    DropoutSpec dropout;
+    DropoutSpec dropout{};
     std::span<float> gradient;
   };
   double forward_backward(const PackedBatch& batch, const GradientArgs& args);

@@ -21,11 +21,7 @@ namespace {
 const char* const kEmbeddingRows = "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta";
 const char* const kHeadRows = "base_model.model.lm_head.token_adapter.trainable_tokens_delta";
 
-std::string shape_text(const std::vector<int64_t>& shape) {
-  std::string text = "[";
-  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
-  return text + "]";
-}
+std::string shape_text(const std::vector<int64_t>& shape) { return Json(shape).dump(); }
 
 // The tensors of all shards under one roof.
 class Shards {
@@ -103,13 +99,6 @@ Json adapter_config(const Parameters& parameters) {
   return json;
 }
 
-std::string model_name(const Parameters& parameters, int number) {
-  const bool partial = parameters.at(number).train_rows < parameters.at(number).shape[0];
-  if (partial && number == parameters.embedding()) return kEmbeddingRows;
-  if (partial && number == parameters.head()) return kHeadRows;
-  return parameters.at(number).name;
-}
-
 Trainable read_adapter_config(const std::string& text, int64_t& first_row) {
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   Trainable trainable{.lora = true};
@@ -154,7 +143,7 @@ void read_trained(Parameters& parameters, const SafetensorsFile& file) {
     if (parameter.train_rows == 0) continue;
     std::vector<int64_t> shape = parameter.shape;
     shape[0] = parameter.train_rows;
-    const auto values = file.f32(model_name(parameters, number), shape);
+    const auto values = file.f32(exported_name(parameters, number), shape);
     std::copy(values.begin(), values.end(),
               parameters.data(number) + parameter.train_first_row * parameter.row_elements());
   }
@@ -196,6 +185,13 @@ void load_base(Parameters& parameters, const BaseFiles& base, uint64_t seed) {
   }
 }
 
+std::string exported_name(const Parameters& parameters, int number) {
+  const bool partial = parameters.at(number).train_rows < parameters.at(number).shape[0];
+  if (partial && number == parameters.embedding()) return kEmbeddingRows;
+  if (partial && number == parameters.head()) return kHeadRows;
+  return parameters.at(number).name;
+}
+
 void write_model(const Parameters& parameters, const std::filesystem::path& path) {
   SafetensorsWriter writer;
   for (int number = 0; number < static_cast<int>(parameters.all().size()); ++number) {
@@ -204,7 +200,7 @@ void write_model(const Parameters& parameters, const std::filesystem::path& path
     std::vector<int64_t> shape = parameter.shape;
     shape[0] = parameter.train_rows;
     const float* values = parameters.data(number) + parameter.train_first_row * parameter.row_elements();
-    writer.add_f32(model_name(parameters, number), shape,
+    writer.add_f32(exported_name(parameters, number), shape,
                    std::span(values, static_cast<size_t>(parameter.trained_elements())));
   }
   writer.set_metadata("config", parameters.config().to_text());

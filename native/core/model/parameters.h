@@ -111,6 +111,9 @@ struct BaseFiles {
 // Base tensors by name; vocabulary rows beyond the base's are drawn normal with the standard deviation of its rows.
 void load_base(Parameters& parameters, const BaseFiles& base, uint64_t seed);
 
+// Name of a trained parameter in a `model` file: PEFT's trainable_tokens_delta for the trained rows of a table.
+std::string exported_name(const Parameters& parameters, int number);
+
 // The trained parameters by name (only their trained rows), with config and, for LoRA, adapter_config in the metadata.
 void write_model(const Parameters& parameters, const std::filesystem::path& path);
 

@@ -1,10 +1,12 @@
 // Beam search over the trie of valid ids for one user, from next-token logits that the caller brings level by level.
 //
-// 1. A candidate's score is its parent's plus the log-probability of its token, in f32. Depth is fixed: no end token, no
+// 1. A candidate's score is its parent's plus the log-probability of its token, in f32. Depth is fixed: no end token,
+// no
 //    length penalty.
 // 2. Order is total: higher score first, then (inside the search) the lower token path, (in the result) the lower item.
 //    The last level picks the result directly, so ties at its cut follow the item index too.
-// 3. Every valid continuation of every live hypothesis is a candidate; with as many beams as items the search is exhaustive.
+// 3. Every valid continuation of every live hypothesis is a candidate; with as many beams as items the search is
+// exhaustive.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +26,8 @@ enum class ScoreNormaliser {
 // "full" or "valid"; JobFailure(bad_input) for anything else.
 ScoreNormaliser parse_score_normaliser(const std::string& name);
 
-// Score of list entries behind the end (item -1): finite, so that no reader meets an infinity, and below every real score.
+// Score of list entries behind the end (item -1): finite, so that no reader meets an infinity, and below every real
+// score.
 inline constexpr float kPaddingScore = -1e30f;
 
 struct BeamOptions {

@@ -11,8 +11,8 @@ namespace collimate::ops {
 // log(sum(exp(x))), x not empty, with an order of additions fixed by its size. NaN when any x is NaN or +inf.
 float log_sum_exp(std::span<const float> x);
 
-// Attention of one user's hypotheses, one query row each: over the keys and values of the prompt, which all rows share, and
-// over those of the tokens after it, which lie in one block per decoding step and are found through `ancestors`. So
+// Attention of one user's hypotheses, one query row each: over the keys and values of the prompt, which all rows share,
+// and over those of the tokens after it, which lie in one block per decoding step and are found through `ancestors`. So
 // choosing other hypotheses moves indices, never keys or values.
 //
 // Shapes: R rows, H query heads, K key/value heads, D head width, P prompt rows, S steps.

@@ -262,10 +262,8 @@ void GroupDecoder::finish_layer(const LayerRows& at) {
                                        .y_stride = config_.dim});
   norm(at.rows, layer.mlp_norm, true);
   project(at.rows, options_.parameters->gate_up(static_cast<int>(at.layer)), 2 * config_.ffn_dim, gate_up_.data());
-  ops::swiglu_forward(*options_.pool, {.rows = at.rows,
-                                       .ffn_dim = config_.ffn_dim,
-                                       .gate_up = gate_up_.data(),
-                                       .act = act_.data()});
+  ops::swiglu_forward(*options_.pool,
+                      {.rows = at.rows, .ffn_dim = config_.ffn_dim, .gate_up = gate_up_.data(), .act = act_.data()});
   ops::linear_forward(*options_.pool, {.rows = at.rows,
                                        .in = config_.ffn_dim,
                                        .out = config_.dim,

@@ -1,6 +1,7 @@
 // Decoder inference for a group of users: prompts once, then a few tokens for every hypothesis of every user.
 //
-// 1. Keys and values of a prompt are kept once per layer and user; hypotheses add one row per step and find the rows of their
+// 1. Keys and values of a prompt are kept once per layer and user; hypotheses add one row per step and find the rows of
+// their
 //    ancestors by index. Choosing other hypotheses copies no keys or values.
 // 2. A prompt is prefilled alone; its last layer is run for its last position only. Decoding products always have
 //    users x rows rows, missing ones padded: no shape depends on what the users are, and a row's result never
@@ -25,10 +26,10 @@ class GroupDecoder {
     const Parameters* parameters = nullptr;
     const ops::RopeTable* rope = nullptr;  // of at least prompt_max + steps_max positions
     Pool* pool = nullptr;
-    int64_t users = 0;        // slots of the group
-    int64_t rows_max = 0;     // hypotheses per user and step
-    int64_t steps_max = 0;    // tokens after the prompt that are fed back
-    int64_t prompt_max = 0;   // tokens
+    int64_t users = 0;       // slots of the group
+    int64_t rows_max = 0;    // hypotheses per user and step
+    int64_t steps_max = 0;   // tokens after the prompt that are fed back
+    int64_t prompt_max = 0;  // tokens
   };
   explicit GroupDecoder(const Options& options);
 
@@ -39,8 +40,9 @@ class GroupDecoder {
   // Hidden state after the final norm at each prompt's last position: [users, C]; of no meaning for an empty slot.
   std::span<const float> finish_prompts();
 
-  // One token for each hypothesis: live[slot] (at most `rows` each; none for an empty slot) with `parent` the index among
-  // the hypotheses of the step before. Hidden states [users * rows, C]; row slot * rows + i belongs to live[slot][i].
+  // One token for each hypothesis: live[slot] (at most `rows` each; none for an empty slot) with `parent` the index
+  // among the hypotheses of the step before. Hidden states [users * rows, C]; row slot * rows + i belongs to
+  // live[slot][i].
   std::span<const float> step(int64_t rows, std::span<const std::span<const Hypothesis>> live);
 
  private:
@@ -49,9 +51,7 @@ class GroupDecoder {
     int64_t rows = 0;
   };
   const float* weight(int number) const { return options_.parameters->data(number); }
-  const LayerNumbers& numbers(int64_t layer) const {
-    return options_.parameters->layers()[static_cast<size_t>(layer)];
-  }
+  const LayerNumbers& numbers(int64_t layer) const { return options_.parameters->layers()[static_cast<size_t>(layer)]; }
   void embed(std::span<const int32_t> tokens);
   void norm(int64_t rows, int weight_number, bool add_delta);
   void project(int64_t rows, const float* weights, int64_t out_dim, float* y);

@@ -109,13 +109,14 @@ Plan make_plan(Pool& pool, const RankRequest& request) {
 class GroupRanker {
  public:
   explicit GroupRanker(const Plan& plan)
-      : plan_(plan), decoder_({.parameters = plan.request->parameters,
-                               .rope = &plan.rope,
-                               .pool = plan.pool,
-                               .users = kGroupUsers,
-                               .rows_max = plan.rows(std::max<int64_t>(plan.levels() - 1, 0)),
-                               .steps_max = plan.levels() - 1,
-                               .prompt_max = plan.prompt_max}) {}
+      : plan_(plan),
+        decoder_({.parameters = plan.request->parameters,
+                  .rope = &plan.rope,
+                  .pool = plan.pool,
+                  .users = kGroupUsers,
+                  .rows_max = plan.rows(std::max<int64_t>(plan.levels() - 1, 0)),
+                  .steps_max = plan.levels() - 1,
+                  .prompt_max = plan.prompt_max}) {}
 
   // Ranks the prompts of the group that lie in the shard; their numbers are begin..end.
   GroupDone run(int64_t group, const std::function<void()>& check, RankedLists& lists) {
@@ -150,7 +151,8 @@ class GroupRanker {
   void expand(int64_t level, std::span<const float> hidden, int64_t group) {
     const int64_t rows = plan_.rows(level), columns = plan_.columns(level), users = plan_.users_per_product(level);
     const int64_t dim = plan_.request->parameters->config().dim;
-    logits_.resize(static_cast<size_t>(std::max<int64_t>(static_cast<int64_t>(logits_.size()), users * rows * columns)));
+    logits_.resize(
+        static_cast<size_t>(std::max<int64_t>(static_cast<int64_t>(logits_.size()), users * rows * columns)));
     for (int64_t slot = 0; slot < kGroupUsers; slot += users) {
       ops::linear_forward(*plan_.pool, {.rows = std::min(users, kGroupUsers - slot) * rows,
                                         .in = dim,
@@ -165,10 +167,10 @@ class GroupRanker {
         const Beam::Logits logits{logits_.data() + i * rows * columns, columns, columns};
         if (!beam || beam->expand(logits)) continue;
         const auto index = static_cast<size_t>(group * kGroupUsers + slot + i);
-        throw JobFailure(FailureCause::nan_loss,
-                         "rank: the logits of user " + std::to_string(plan_.request->prompts->users[index]) +
-                             " are not finite at level " + std::to_string(level) +
-                             "; the model's parameters are damaged or its training diverged");
+        throw JobFailure(FailureCause::nan_loss, "rank: the logits of user " +
+                                                     std::to_string(plan_.request->prompts->users[index]) +
+                                                     " are not finite at level " + std::to_string(level) +
+                                                     "; the model's parameters are damaged or its training diverged");
       }
     }
   }

@@ -1,9 +1,11 @@
 // Lists for many prompts: groups of users are decoded side by side, each by one thread.
 //
-// 1. A group is kGroupUsers consecutive prompts, aligned to the prompts' global numbers. A user's list is a function of the
+// 1. A group is kGroupUsers consecutive prompts, aligned to the prompts' global numbers. A user's list is a function of
+// the
 //    model, the trie, the options, its own prompt and its number modulo kGroupUsers: not of the shard, not of the
 //    other users, not of the number of threads.
-// 2. The head is one product per level over the hypotheses of a group: all rows of the head under `full`, only the rows of
+// 2. The head is one product per level over the hypotheses of a group: all rows of the head under `full`, only the rows
+// of
 //    tokens that occur at that level under `valid`.
 #pragma once
 
@@ -55,8 +57,8 @@ struct RankHooks {
   std::function<void()> check = nullptr;  // throws to abandon the work; called before every prompt
 };
 
-// JobFailure(bad_input) for prompts, shard or options that do not fit; nan_loss naming the first user whose logits are not
-// finite.
+// JobFailure(bad_input) for prompts, shard or options that do not fit; nan_loss naming the first user whose logits are
+// not finite.
 RankedLists rank_prompts(Pool& pool, const RankRequest& request, const RankHooks& hooks);
 
 }  // namespace collimate

@@ -27,7 +27,8 @@ std::string id_text(std::span<const int32_t> id) {
 void check_source(const ItemTrie::Source& source) {
   if (source.items < 1 || source.levels < 1) {
     fail_bad_input("rank: expected item_tokens of shape [items, levels] with at least one item and one level, got [" +
-                   std::to_string(source.items) + ", " + std::to_string(source.levels) + "]; check the vocabulary input");
+                   std::to_string(source.items) + ", " + std::to_string(source.levels) +
+                   "]; check the vocabulary input");
   }
   if (source.items * source.levels >= std::numeric_limits<int32_t>::max()) {
     fail_bad_input("rank: expected items x levels below 2^31, got " + std::to_string(source.items) + " x " +

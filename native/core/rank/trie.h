@@ -1,7 +1,8 @@
 // The valid item ids as a trie in CSR form: which tokens may follow which prefix, and which item a full path names.
 //
 // 1. All ids have the same number of tokens (`levels`); a leaf belongs to exactly one item.
-// 2. Nodes are numbered breadth first, children by ascending token; so edge e leads to node e + 1, the nodes of one depth are
+// 2. Nodes are numbered breadth first, children by ascending token; so edge e leads to node e + 1, the nodes of one
+// depth are
 //    contiguous, and a node's number orders its depth by token path.
 // 3. Immutable once built; any thread may read it.
 #pragma once

@@ -1,5 +1,4 @@
 /** `cancel`, `pause`, `resume`: changing a run that is under way. */
-import { WorkflowUpdateFailedError } from '@temporalio/client';
 import { type Command } from 'commander';
 
 import { PAUSE_UPDATE, RESUME_UPDATE, type RunStatus } from '../../../workflows/contract.js';
@@ -20,13 +19,15 @@ export function addControlCommands(program: Command): void {
       const { home, output } = contextOf(command);
       await withSession(home, async (session) => {
         const before = await queryRunStatus(session, runId);
-        if (isOver(before)) throw new CliError('badInput', `run ${runId} is ${before.state}; only a run under way can be cancelled`);
+        if (isOver(before))
+          throw new CliError('badInput', `run ${runId} is ${before.state}; only a run under way can be cancelled`);
         await session.call(`cancel of ${runId}`, () => session.client.workflow.getHandle(runId).cancel());
         progress('cancellation requested; waiting until the workers are given back …');
         const end = Date.now() + CANCEL_WAIT_MS;
         let status = before;
         while (!isOver(status)) {
-          if (Date.now() > end) throw new CliError('timeout', `run ${runId} is still ${status.state} after ${CANCEL_WAIT_MS / 1000} s`);
+          if (Date.now() > end)
+            throw new CliError('timeout', `run ${runId} is still ${status.state} after ${CANCEL_WAIT_MS / 1000} s`);
           await sleep(200);
           status = await queryRunStatus(session, runId);
         }
@@ -52,7 +53,7 @@ function addUpdateCommand(program: Command, options: { name: string; update: str
             session.client.workflow.getHandle(runId).executeUpdate<RunStatus, []>(options.update),
           );
         } catch (error) {
-          if (!(error instanceof WorkflowUpdateFailedError)) throw error;
+          if (!(error instanceof Error) || error.name !== 'WorkflowUpdateFailedError') throw error;
           throw new CliError('badInput', messageOf(error.cause ?? error), { cause: error });
         }
       });

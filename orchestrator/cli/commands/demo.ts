@@ -22,7 +22,7 @@ import { projectRoot } from '../project-paths.js';
 import { describeQuality, describeUser, makeReport, type RunReport } from '../run-report.js';
 import { RunProgress } from '../run-progress.js';
 import { type PlanSource, preparePlan, startRun } from '../start-run.js';
-import { NAMESPACE } from '../supervisor.js';
+import { NAMESPACE } from '../supervisor-config.js';
 import { connectTemporal } from '../temporal-connection.js';
 import { DEMO_KILLS, WorkerKiller } from '../worker-killer.js';
 import { throwUnlessDone } from './run.js';
@@ -43,7 +43,12 @@ export function addDemoCommand(program: Command): void {
     .option('--file <file>', 'run file instead of the one for the demo')
     .option('--kill-worker', 'SIGKILL a worker in the codebooks and again in the middle of the tuning')
     .option('--workers <n>', 'worker processes of one thread each', wholeNumber('--workers', 1, 64), 2)
-    .option('--set <key=value>', 'set a value of the run file (may be repeated)', (value, all: string[]) => [...all, value], [])
+    .option(
+      '--set <key=value>',
+      'set a value of the run file (may be repeated)',
+      (value, all: string[]) => [...all, value],
+      [],
+    )
     .action(async (flags: DemoFlags, command: Command) => {
       const { home: outer, output } = contextOf(command);
       await runDemo(homeAt(join(outer.root, 'demo')), flags, output);
@@ -66,7 +71,11 @@ async function runDemo(home: Home, flags: DemoFlags, output: OutputFormat): Prom
       owner: recordOf(process.pid),
     });
     stopIfInterrupted(signal);
-    progress(dim(`  Temporal UI http://${table.addresses.ui ?? ''} · metrics http://${table.addresses.controllerMetrics}/metrics`));
+    progress(
+      dim(
+        `  Temporal UI http://${table.addresses.ui ?? ''} · metrics http://${table.addresses.controllerMetrics}/metrics`,
+      ),
+    );
     const { status, killer } = await followDemo({ home, table, plan, flags, signal });
     if (status.result === null) throw new CliError('runFailed', `run ${plan.runId} ended without a result`);
     const report = await makeReport(openStore(home.store), status.result);
@@ -93,7 +102,11 @@ async function emptyHome(home: Home): Promise<void> {
 function planSourceOf(flags: DemoFlags): PlanSource {
   const example = (name: string): string => join(projectRoot, 'deploy', 'examples', name);
   if (flags.data === undefined) return { file: flags.file ?? example('demo.yaml'), settings: flags.set };
-  const name = basename(resolve(flags.data)).toLowerCase().replace(/[^a-z0-9]+/g, '-').replace(/^-+|-+$/g, '').slice(0, 40);
+  const name = basename(resolve(flags.data))
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, '-')
+    .replace(/^-+|-+$/g, '')
+    .slice(0, 40);
   return {
     file: flags.file ?? example('scientific.yaml'),
     dataFolder: flags.data,
@@ -109,10 +122,20 @@ interface FollowDemo {
   signal: AbortSignal;
 }
 
-async function followDemo({ home, table, plan, flags, signal }: FollowDemo): Promise<{ status: RunStatus; killer: WorkerKiller }> {
+async function followDemo({
+  home,
+  table,
+  plan,
+  flags,
+  signal,
+}: FollowDemo): Promise<{ status: RunStatus; killer: WorkerKiller }> {
   const view = new RunProgress();
   const killer = new WorkerKiller(home, flags.killWorker ? DEMO_KILLS : [], (kill) =>
-    progress(yellow(`  ! SIGKILL to worker ${kill.workerId} (pid ${kill.pid}) at step ${kill.step} of ${kill.stepsTotal} of ${kill.job}`)),
+    progress(
+      yellow(
+        `  ! SIGKILL to worker ${kill.workerId} (pid ${kill.pid}) at step ${kill.step} of ${kill.stepsTotal} of ${kill.job}`,
+      ),
+    ),
   );
   const session = await connectTemporal(table.addresses.temporal, NAMESPACE);
   const follower = new RunFollower({
@@ -147,7 +170,11 @@ function stopIfInterrupted(signal: AbortSignal): void {
 
 function checkKills(killer: WorkerKiller, status: RunStatus): void {
   const missed = killer.missed();
-  if (missed.length > 0) throw new CliError('runFailed', `expected to kill a worker in ${missed.join(' and ')}, but its job sent no step event`);
+  if (missed.length > 0)
+    throw new CliError(
+      'runFailed',
+      `expected to kill a worker in ${missed.join(' and ')}, but its job sent no step event`,
+    );
   for (const kill of killer.kills) {
     if (!status.incidents.some((incident) => incident.jobKind === kill.job)) {
       throw new CliError('runFailed', `the kill in ${kill.job} came after its last step: no incident was recorded`);

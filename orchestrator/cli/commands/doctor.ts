@@ -13,7 +13,7 @@ import { type Home, readProcessTable } from '../home.js';
 import { data, dataJson, green, red, yellow } from '../output.js';
 import { isAlive } from '../process-control.js';
 import { ENTRY_POINTS, projectRoot, projectVersion } from '../project-paths.js';
-import { NAMESPACE } from '../supervisor.js';
+import { NAMESPACE } from '../supervisor-config.js';
 import { findTemporal, onPath } from '../temporal-binary.js';
 import { connectTemporal } from '../temporal-connection.js';
 
@@ -35,7 +35,10 @@ export function addDoctorCommand(program: Command): void {
       else checks.forEach((check) => data(describe(check)));
       const missing = checks.filter((check) => check.state === 'missing');
       if (missing.length > 0) {
-        throw new CliError('badInput', `missing: ${missing.map((check) => check.name).join(', ')}; "npm run setup" gets them`);
+        throw new CliError(
+          'badInput',
+          `missing: ${missing.map((check) => check.name).join(', ')}; "npm run setup" gets them`,
+        );
       }
     });
 
@@ -92,7 +95,11 @@ function toolChecks(): Check[] {
 function nodeCheck(): Check {
   const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
   const good = major > 20 || (major === 20 && minor >= 3);
-  return { name: 'Node.js', state: good ? 'ok' : 'missing', detail: `${process.versions.node} (20.3 or newer is needed)` };
+  return {
+    name: 'Node.js',
+    state: good ? 'ok' : 'missing',
+    detail: `${process.versions.node} (20.3 or newer is needed)`,
+  };
 }
 
 /** Loaded in a process of its own: an addon that crashes must not take the doctor with it. */
@@ -126,7 +133,11 @@ async function homeChecks(home: Home): Promise<Check[]> {
   try {
     const session = await connectTemporal(addresses.temporal, NAMESPACE);
     await session.close();
-    checks.push({ name: 'Temporal', state: 'ok', detail: `answers at ${addresses.temporal}, UI http://${addresses.ui ?? '-'}` });
+    checks.push({
+      name: 'Temporal',
+      state: 'ok',
+      detail: `answers at ${addresses.temporal}, UI http://${addresses.ui ?? '-'}`,
+    });
   } catch (error) {
     checks.push({ name: 'Temporal', state: 'missing', detail: messageOf(error) });
   }

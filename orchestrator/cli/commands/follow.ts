@@ -104,7 +104,12 @@ async function listRuns(session: TemporalSession): Promise<ListedRun[]> {
     for await (const run of session.client.workflow.list({ query: `WorkflowType = '${RUN_WORKFLOW}'` })) {
       runs.push({
         runId: run.workflowId,
-        state: run.status.name === 'COMPLETED' ? 'done' : run.status.name === 'CANCELLED' ? 'cancelled' : run.status.name.toLowerCase(),
+        state:
+          run.status.name === 'COMPLETED'
+            ? 'done'
+            : run.status.name === 'CANCELLED'
+              ? 'cancelled'
+              : run.status.name.toLowerCase(),
         started: run.startTime.toISOString(),
         ended: run.closeTime?.toISOString() ?? null,
       });

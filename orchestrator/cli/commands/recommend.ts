@@ -34,20 +34,31 @@ export function addRecommendCommand(program: Command): void {
     .option('--server <host:port>', 'ask a running "collimate serve" instead of reading the files')
     .action(async (user: string, flags: RecommendFlags, command: Command) => {
       const { home, output } = contextOf(command);
-      const list = flags.server === undefined ? await readList(home, user, flags) : await askServer(flags.server, user, flags);
+      const list =
+        flags.server === undefined ? await readList(home, user, flags) : await askServer(flags.server, user, flags);
       if (output === 'json') {
         dataJson(list);
         return;
       }
-      const rows = list.items.map(({ item, title, score }, index) => [String(index + 1), score.toFixed(4), item, title]);
-      const columns = [{ title: '#', align: 'right' as const }, { title: 'SCORE', align: 'right' as const }, { title: 'ITEM' }, { title: 'TITLE' }];
+      const rows = list.items.map(({ item, title, score }, index) => [
+        String(index + 1),
+        score.toFixed(4),
+        item,
+        title,
+      ]);
+      const columns = [
+        { title: '#', align: 'right' as const },
+        { title: 'SCORE', align: 'right' as const },
+        { title: 'ITEM' },
+        { title: 'TITLE' },
+      ];
       data(table(columns, rows));
       progress(`generation ${list.generation}, history ${list.historyHash.slice(0, 12)}`);
     });
 }
 
 async function readList(home: Home, user: string, { k, exclude }: RecommendFlags): Promise<UserList> {
-  const reader = new ListReader({ servingDir: home.serving, onWarning: progress });
+  const reader = await ListReader.open({ servingDir: home.serving, onWarning: progress });
   try {
     const { items, historyHash, meta } = reader.recommend({ user, k, exclude });
     return { user, items, generation: meta.generation, historyHash };
@@ -74,7 +85,12 @@ async function askServer(address: string, user: string, { k, exclude }: Recommen
     };
   } catch (error) {
     if (!(error instanceof RpcError)) throw error;
-    const exit = error.code === status.NOT_FOUND ? 'notFound' : error.code === status.DEADLINE_EXCEEDED ? 'timeout' : 'unreachable';
+    const exit =
+      error.code === status.NOT_FOUND
+        ? 'notFound'
+        : error.code === status.DEADLINE_EXCEEDED
+          ? 'timeout'
+          : 'unreachable';
     throw new CliError(exit, `look-up at ${address}: ${error.details}`, { cause: error });
   } finally {
     client.close();

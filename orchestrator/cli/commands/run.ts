@@ -5,6 +5,7 @@ import { type RunPlan, type RunStatus } from '../../../workflows/contract.js';
 import { CliError } from '../cli-error.js';
 import { contextOf, untilInterrupted, withSession } from '../command-context.js';
 import { RunFollower } from '../follow-run.js';
+import { requireUp } from '../installation.js';
 import { bold, data, dataJson, type OutputFormat, progress } from '../output.js';
 import { runFileJsonSchema } from '../run-file-schema.js';
 import { RunProgress } from '../run-progress.js';
@@ -35,8 +36,9 @@ export function addRunCommand(program: Command): void {
         throw new CliError('badInput', 'expected a run file: collimate run FILE (examples: deploy/examples)');
       }
       const { home, output } = contextOf(command);
+      requireUp(home);
+      const plan = await preparePlan(home, { file, dataFolder: flags.data, settings: flags.set });
       await withSession(home, async (session, table) => {
-        const plan = await preparePlan(home, { file, dataFolder: flags.data, settings: flags.set });
         const { signal, release } = untilInterrupted();
         const view = new RunProgress();
         const follower = new RunFollower({

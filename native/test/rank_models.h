@@ -12,7 +12,7 @@
 #include "core/philox.h"
 #include "core/rank/ranker.h"
 #include "core/rank/trie.h"
-#include "test/test_rank_reference.h"
+#include "test/rank_reference.h"
 
 namespace collimate::rank_test {
 

@@ -1,5 +1,5 @@
-// A beam search written for reading, and exhaustive scoring, in double precision over plain token lists: what core/rank is
-// held against. Shares nothing with it but the item tokens.
+// A beam search written for reading, and exhaustive scoring, in double precision over plain token lists: what core/rank
+// is held against. Shares nothing with it but the item tokens.
 #pragma once
 
 #include <algorithm>
@@ -37,8 +37,7 @@ struct CatalogueShape {
 };
 template <typename Below>  // below(n): an integer in [0, n)
 Catalogue random_catalogue(const CatalogueShape& shape, const Below& below) {
-  Catalogue catalogue{
-      .item_tokens = {}, .items = shape.items, .levels = shape.levels, .vocabulary = shape.vocabulary};
+  Catalogue catalogue{.item_tokens = {}, .items = shape.items, .levels = shape.levels, .vocabulary = shape.vocabulary};
   std::set<Prefix> taken;
   while (static_cast<int64_t>(taken.size()) < shape.items) {
     Prefix id;
@@ -69,7 +68,9 @@ inline double log_normaliser(const Catalogue& catalogue, const std::vector<float
   return std::log(sum);
 }
 
-inline bool better(const Scored& a, const Scored& b) { return a.score != b.score ? a.score > b.score : a.item < b.item; }
+inline bool better(const Scored& a, const Scored& b) {
+  return a.score != b.score ? a.score > b.score : a.item < b.item;
+}
 
 // All hypotheses are recomputed from their prefixes at each level.
 inline std::vector<Scored> beam_search(const Catalogue& catalogue, int64_t beams, bool full, const NextLogits& next) {
@@ -86,8 +87,9 @@ inline std::vector<Scored> beam_search(const Catalogue& catalogue, int64_t beams
         candidates.emplace_back(longer, score + static_cast<double>(logits[static_cast<size_t>(token)]) - normaliser);
       }
     }
-    std::sort(candidates.begin(), candidates.end(),
-              [](const auto& a, const auto& b) { return a.second != b.second ? a.second > b.second : a.first < b.first; });
+    std::sort(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) {
+      return a.second != b.second ? a.second > b.second : a.first < b.first;
+    });
     const bool last = level + 1 == catalogue.levels;  // cut below, by item
     if (!last && static_cast<int64_t>(candidates.size()) > beams) candidates.resize(static_cast<size_t>(beams));
     live = std::move(candidates);

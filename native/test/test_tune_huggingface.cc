@@ -1,0 +1,181 @@
+// Tuning a Hugging Face base: adapters out, merged in again; every way the base can be wrong.
+#include <doctest/doctest.h>
+
+#include <cmath>
+
+#include "core/failure.h"
+#include "core/model/decoder.h"
+#include "core/model/parameters.h"
+#include "tune_runs.h"
+
+namespace collimate {
+namespace {
+
+std::filesystem::path base_folder() {
+  return std::filesystem::path(COLLIMATE_REPOSITORY_ROOT) / "test" / "parity" / "fixtures" / "llama" / "base";
+}
+
+// The toy task over the fixture's base, its tokens moved to the end of a vocabulary of 50 (the base has 40).
+ToyRun lora_run(const std::filesystem::path& folder, int64_t steps) {
+  write_toy_inputs(folder);
+  ToyRun run = toy_run(folder, steps);
+  run.recipe["base"] = {{"kind", "huggingface"}};
+  run.recipe["trainable"] = {
+      {"kind", "lora"}, {"rank", 4}, {"alpha", 8}, {"targets", {"q_proj", "v_proj", "gate_proj", "down_proj"}}};
+  run.recipe["learningRate"] = 0.02;
+  run.inputs["base/config.json"] = base_folder() / "config.json";
+  run.inputs["base/model.safetensors"] = base_folder() / "model.safetensors";
+  const SafetensorsFile file = SafetensorsFile::open(folder / "train_examples");
+  std::vector<int32_t> tokens(file.i32("tokens", {-1}).begin(), file.i32("tokens", {-1}).end());
+  for (int32_t& token : tokens) token += 26;
+  SafetensorsWriter writer;
+  writer.add_i32("tokens", {static_cast<int64_t>(tokens.size())}, tokens);
+  writer.add_i64("offsets", {-1 + static_cast<int64_t>(file.i64("offsets", {-1}).size()) + 1},
+                 file.i64("offsets", {-1}));
+  writer.add("label_mask", DType::u8, {static_cast<int64_t>(tokens.size())}, file.u8("label_mask", {-1}).data());
+  writer.write(folder / "moved");
+  run.inputs["train_examples"] = folder / "moved";
+  SafetensorsWriter vocabulary;
+  const std::vector<int64_t> sizes{50, 42};
+  vocabulary.add_i64("sizes", {2}, sizes);
+  vocabulary.write(folder / "vocabulary");
+  return run;
+}
+
+std::string failure_of(const ToyRun& run) {
+  const TemporaryFolder folder;
+  RecordingHost host;
+  try {
+    run_rank_of(run, folder.path(), host, nullptr);
+  } catch (const JobFailure& failure) {
+    CHECK(failure.cause() == FailureCause::bad_input);
+    return failure.what();
+  }
+  return "no failure";
+}
+
+PackedBatch probe() {
+  PackedBatch batch;
+  batch.add(std::vector<int32_t>{27, 30, 33, 36, 39}, std::vector<uint8_t>{0, 1, 1, 1, 1});
+  return batch;
+}
+
+}  // namespace
+
+TEST_CASE("tune: adapters learn over a frozen base, hold only what was trained, and merge into the same logits") {
+  const TemporaryFolder folder;
+  ToyRun run = lora_run(folder.path(), 60);
+  run.recipe["dropout"] = 0.0;
+  RecordingHost host;
+  const JobOutcome outcome = run_rank_of(run, folder.path(), host, nullptr);
+  const SafetensorsFile losses = SafetensorsFile::open(outcome.outputs.at("loss_curve"));
+  const auto curve = losses.f32("loss", {60});
+  CHECK(curve[59] < 0.5f * curve[0]);
+
+  const SafetensorsFile model = SafetensorsFile::open(outcome.outputs.at("model"));
+  CHECK(model.tensors().size() == 2 * 4 * 2 + 2);
+  // Tokens 40 and 41 are new without being items: their random rows are trained too.
+  CHECK(model.get("base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta").shape ==
+        std::vector<int64_t>{10, 32});
+  CHECK(model.get("base_model.model.lm_head.token_adapter.trainable_tokens_delta").shape ==
+        std::vector<int64_t>{10, 32});
+  CHECK(model.get("base_model.model.model.layers.1.mlp.down_proj.lora_A.weight").shape == std::vector<int64_t>{4, 48});
+  const Json adapter = Json::parse(model.metadata().at("adapter_config"));
+  CHECK(adapter.at("r") == 4);
+  CHECK(adapter.at("lora_alpha") == 8);
+  CHECK(Json::parse(model.metadata().at("config")).at("vocab_size") == 50);
+
+  // Unmerged: the same parameters with the adapters beside the matrices.
+  Pool pool(1);
+  DecoderConfig config = DecoderConfig::parse(model.metadata().at("config"), "model");
+  Parameters apart(
+      {.config = config,
+       .trainable = {.lora = true, .rank = 4, .alpha = 8, .targets = {"q_proj", "v_proj", "gate_proj", "down_proj"}},
+       .first_trained_row = 40});
+  load_base(apart, BaseFiles::from_inputs(run.inputs), 99);
+  for (int number = 0; number < static_cast<int>(apart.all().size()); ++number) {
+    const Parameter& parameter = apart.at(number);
+    if (parameter.train_rows == 0) continue;
+    const auto values = model.as_f32(exported_name(apart, number), {parameter.train_rows, -1});
+    std::copy(values.begin(), values.end(), apart.data(number) + parameter.train_first_row * parameter.row_elements());
+  }
+  const Parameters merged = load_model(outcome.outputs.at("model"), run.inputs);
+  const auto expected = Decoder(apart, pool, 16).logits(probe());
+  const auto logits = Decoder(merged, pool, 16).logits(probe());
+  for (size_t i = 0; i < logits.size(); ++i)
+    CHECK(std::fabs(logits[i] - expected[i]) < 1e-4f);  // another order of sums
+}
+
+TEST_CASE("tune: adapters give the same bytes at 1 and 3 ranks, and after a resume") {
+  const TemporaryFolder folder;
+  ToyRun run = lora_run(folder.path(), 6);
+  RecordingHost saving, resumed;
+  run.checkpoint_interval = 4;
+  run_rank_of(run, folder.path() / "alone", saving, nullptr);
+  const std::string expected = output_bytes(folder.path() / "alone");
+  run.checkpoint_interval = 0;
+  run_gang(3, [&](Transport& transport) {
+    RecordingHost host;
+    const auto own = folder.path() / ("rank-" + std::to_string(transport.rank()));
+    run_rank_of(run, own, host, &transport);
+    CHECK(output_bytes(own) == expected);
+  });
+  run.resume = saving.checkpoints.at(4);
+  run_rank_of(run, folder.path() / "resumed", resumed, nullptr);
+  CHECK(output_bytes(folder.path() / "resumed") == expected);
+}
+
+TEST_CASE("tune: a Hugging Face base can be trained in full, from several shards") {
+  const TemporaryFolder folder;
+  ToyRun run = lora_run(folder.path(), 2);
+  run.recipe["trainable"] = {{"kind", "full"}};
+  RecordingHost host;
+  run_rank_of(run, folder.path() / "one", host, nullptr);
+  const SafetensorsFile whole = SafetensorsFile::open(base_folder() / "model.safetensors");
+  std::vector<SafetensorsWriter> shards(2);
+  for (const auto& [name, tensor] : whole.tensors()) {
+    shards[name.find("layers.1") == std::string::npos ? 0 : 1].add(name, tensor.dtype, tensor.shape, tensor.data);
+  }
+  run.inputs.erase("base/model.safetensors");
+  for (const size_t i : {0, 1}) {
+    const std::string name = "model-0000" + std::to_string(i + 1) + "-of-00002.safetensors";
+    shards[i].write(folder.path() / name);
+    run.inputs["base/" + name] = folder.path() / name;
+  }
+  run_rank_of(run, folder.path() / "two", host, nullptr);
+  CHECK(output_bytes(folder.path() / "one") == output_bytes(folder.path() / "two"));
+  CHECK(SafetensorsFile::open(folder.path() / "two" / "out" / "model").get("lm_head.weight").shape ==
+        std::vector<int64_t>{50, 32});
+}
+
+TEST_CASE("tune: a base that does not fit is refused by the name of what is wrong") {
+  const TemporaryFolder folder;
+  const ToyRun good = lora_run(folder.path(), 2);
+  const SafetensorsFile whole = SafetensorsFile::open(base_folder() / "model.safetensors");
+  const Json config = Json::parse(read_text_file(base_folder() / "config.json"));
+  const auto with_config = [&](const char* field, const Json& value) {
+    Json changed = config;
+    changed[field] = value;
+    write_text_atomically(folder.path() / "config.json", changed.dump());
+    ToyRun run = good;
+    run.inputs["base/config.json"] = folder.path() / "config.json";
+    return failure_of(run);
+  };
+  CHECK(with_config("architectures", {"GPTNeoXForCausalLM"}).find("GPTNeoXForCausalLM") != std::string::npos);
+  CHECK(with_config("intermediate_size", 64).find("model.layers.0.mlp.gate_proj.weight") != std::string::npos);
+  CHECK(with_config("vocab_size", 60).find("vocabulary") != std::string::npos);
+  CHECK(with_config("max_position_embeddings", 4).find("max_position_embeddings") != std::string::npos);
+
+  SafetensorsWriter writer;
+  for (const auto& [name, tensor] : whole.tensors()) {
+    if (name != "model.layers.1.self_attn.k_proj.weight") writer.add(name, tensor.dtype, tensor.shape, tensor.data);
+  }
+  writer.write(folder.path() / "partial.safetensors");
+  ToyRun run = good;
+  run.inputs["base/model.safetensors"] = folder.path() / "partial.safetensors";
+  CHECK(failure_of(run).find("model.layers.1.self_attn.k_proj.weight") != std::string::npos);
+  run.inputs.erase("base/model.safetensors");
+  CHECK(failure_of(run).find("base/<shard>.safetensors") != std::string::npos);
+}
+
+}  // namespace collimate

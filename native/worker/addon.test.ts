@@ -1,0 +1,230 @@
+/** The addon on real native threads: a small job from start to resume, every way a job ends, and the single ops. */
+import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+
+import {
+  createListener,
+  kmeans,
+  loraBackward,
+  loraForward,
+  numericsClass,
+  residualEncode,
+  residualQuantize,
+  startJob,
+  type NativeJobHooks,
+  type NativeJobOptions,
+} from './addon.js';
+
+const ITEMS = 90;
+const DIM = 6;
+
+let folder = '';
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'collimate-addon-'));
+  await writeFile(join(folder, 'items.safetensors'), safetensorsOf('items', [ITEMS, DIM], values(ITEMS * DIM)));
+});
+
+afterEach(async () => {
+  await rm(folder, { recursive: true, force: true });
+});
+
+/** Reproducible numbers in [-1, 1). */
+function values(count: number): Float32Array {
+  let state = 12345;
+  return Float32Array.from({ length: count }, () => {
+    state = (Math.imul(state, 1103515245) + 12345) >>> 0;
+    return state / 2 ** 31 - 1;
+  });
+}
+
+function safetensorsOf(name: string, shape: number[], data: Float32Array): Buffer {
+  const header = JSON.stringify({ [name]: { dtype: 'F32', shape, data_offsets: [0, data.byteLength] } });
+  const padded = header.padEnd(Math.ceil(header.length / 8) * 8, ' ');
+  const size = Buffer.alloc(8);
+  size.writeBigUInt64LE(BigInt(padded.length));
+  return Buffer.concat([size, Buffer.from(padded), Buffer.from(data.buffer)]);
+}
+
+async function codebooksJob(name: string, changes: Partial<NativeJobOptions> = {}): Promise<NativeJobOptions> {
+  const outputDir = join(folder, name, 'output');
+  const scratchDir = join(folder, name, 'scratch');
+  await mkdir(outputDir, { recursive: true });
+  await mkdir(scratchDir, { recursive: true });
+  return {
+    kind: 'codebooks',
+    recipe: { levels: 3, codes: 8, iterations: 6, collaborativeWeight: 1, textWeight: 1, seed: 3 },
+    inputs: { collaborative: join(folder, 'items.safetensors') },
+    outputDir,
+    scratchDir,
+    resumeDir: null,
+    checkpointIntervalSteps: 0,
+    threads: 1,
+    gang: null,
+    ...changes,
+  };
+}
+
+function quietHooks(changes: Partial<NativeJobHooks> = {}): NativeJobHooks {
+  return { onStep: () => undefined, onLog: () => undefined, onCheckpoint: () => undefined, ...changes };
+}
+
+async function run(options: NativeJobOptions, hooks = quietHooks()): Promise<string> {
+  const outcome = await startJob(options, hooks).promise;
+  expect(outcome.kind).toBe('finished');
+  const codes = outcome.outputs['codes'];
+  if (codes === undefined) throw new Error('the job has no output named codes');
+  return createHash('sha256')
+    .update(await readFile(codes))
+    .digest('hex');
+}
+
+describe('native jobs', () => {
+  it('give the same bytes with 1 and 2 threads, and report their steps', async () => {
+    const steps: number[] = [];
+    const hooks = quietHooks({ onStep: (step) => steps.push(step) });
+    const one = await run(await codebooksJob('one'), hooks);
+    expect(steps.length).toBeGreaterThan(0);
+    expect([...steps].sort((a, b) => a - b)).toEqual(steps);
+    expect(await run(await codebooksJob('two', { threads: 2 }))).toBe(one);
+  });
+
+  it('resume from any checkpoint to the same bytes', async () => {
+    const whole = await run(await codebooksJob('whole'));
+    const folders: string[] = [];
+    const kept: Promise<void>[] = [];
+    const hooks = quietHooks({
+      onCheckpoint: (step, from) => {
+        expect(existsSync(join(from, 'state.json'))).toBe(true);
+        const to = join(folder, `kept-${String(step)}`);
+        folders.push(to);
+        kept.push(cp(from, to, { recursive: true }));
+      },
+    });
+    expect(await run(await codebooksJob('parts', { checkpointIntervalSteps: 4 }), hooks)).toBe(whole);
+    await Promise.all(kept);
+    expect(folders.length).toBeGreaterThan(0);
+    for (const [index, resumeDir] of folders.entries()) {
+      expect(await run(await codebooksJob(`resumed-${String(index)}`, { resumeDir }))).toBe(whole);
+    }
+  });
+
+  it('stop with a checkpoint when asked', async () => {
+    const order: string[] = [];
+    const job = startJob(
+      await codebooksJob('stop'),
+      quietHooks({ onCheckpoint: (step) => order.push(`checkpoint ${String(step)}`) }),
+    );
+    job.requestControl(2);
+    const outcome = await job.promise;
+    order.push(outcome.kind);
+    // Asked before the first step, so the job cannot have finished; the hook comes before the promise.
+    expect(order).toEqual([`checkpoint ${String(outcome.step)}`, 'stopped']);
+  });
+
+  it('end as aborted, and name bad input', async () => {
+    const aborted = startJob(await codebooksJob('abort'), quietHooks());
+    aborted.abort();
+    await expect(aborted.promise).rejects.toMatchObject({ code: 'aborted' });
+    const unknown = startJob(await codebooksJob('kind', { kind: 'no-such-kind' }), quietHooks());
+    await expect(unknown.promise).rejects.toMatchObject({ code: 'bad_input' });
+    const lacking = startJob(await codebooksJob('input', { inputs: {} }), quietHooks());
+    await expect(lacking.promise).rejects.toThrow(/collaborative/);
+    const nowhere = await codebooksJob('nowhere', { outputDir: join(folder, 'absent') });
+    expect(() => startJob(nowhere, quietHooks())).toThrow(/outputDir/);
+  });
+
+  it('are aborted by a hook that throws, with its error', async () => {
+    const hooks = quietHooks({
+      onStep: () => {
+        throw new Error('the hook is broken');
+      },
+    });
+    await expect(startJob(await codebooksJob('hook'), hooks).promise).rejects.toThrow('the hook is broken');
+  });
+
+  it('find that a peer never came', async () => {
+    const listener = createListener('127.0.0.1');
+    const absent = createListener('127.0.0.1');
+    const addresses = [listener.address, absent.address];
+    const gang = { rank: 0, world: 2, generation: 'g#1', addresses, listener: listener.handle };
+    const job = startJob(await codebooksJob('gang', { gang }), quietHooks());
+    setTimeout(() => {
+      job.abort();
+    }, 50);
+    await expect(job.promise).rejects.toMatchObject({ code: 'aborted' });
+    expect(() => createListener('0.0.0.0')).toThrow(/private/);
+  });
+});
+
+describe('single ops', () => {
+  it('k-means finds two clusters, and refuses ragged rows', async () => {
+    const rows = Float32Array.from([0, 0, 0.1, 0, 9, 9, 9, 9.1]);
+    const result = await kmeans({ rows, dim: 2, clusters: 2, iterations: 10, seed: 1 });
+    expect(result.assignment[0]).toBe(result.assignment[1]);
+    expect(result.assignment[2]).toBe(result.assignment[3]);
+    expect(result.assignment[0]).not.toBe(result.assignment[2]);
+    expect(result.converged).toBe(true);
+    expect(result.finalObjective).toBeCloseTo(0.01, 5);
+    await expect(kmeans({ rows, dim: 3, clusters: 2, iterations: 1, seed: 1 })).rejects.toMatchObject({
+      code: 'bad_input',
+    });
+  });
+
+  it('residual codes of the training rows are what encoding gives', async () => {
+    const rows = values(200 * DIM);
+    const options = { rows, dim: DIM, levels: 2, codes: 16 };
+    const trained = await residualQuantize({ ...options, iterations: 5, seed: 1, threads: 2 });
+    expect(trained.relativeError).toBeLessThan(0.5);
+    const encoded = await residualEncode({ ...options, centroids: trained.centroids });
+    expect(encoded).toEqual(trained.codes);
+  });
+
+  it('the LoRA product and its gradients agree with the formula', async () => {
+    const sizes = { rows: 3, in: 4, out: 5, rank: 2, scale: 0.5 };
+    const x = values(12);
+    const weight = values(20).reverse();
+    const a = values(8);
+    const b = values(10).reverse();
+    const { y, xa } = await loraForward({ ...sizes, x, weight, a, b });
+    const at = (array: Float32Array, index: number) => array[index] ?? Number.NaN;
+    const merged = (o: number, i: number) =>
+      at(weight, o * 4 + i) + 0.5 * (at(b, o * 2) * at(a, i) + at(b, o * 2 + 1) * at(a, 4 + i));
+    const sum = (count: number, term: (index: number) => number) =>
+      Array.from({ length: count }, (_, index) => term(index)).reduce((total, value) => total + value, 0);
+    for (let row = 0; row < 3; row++) {
+      for (let o = 0; o < 5; o++) {
+        expect(y[row * 5 + o]).toBeCloseTo(
+          sum(4, (i) => at(x, row * 4 + i) * merged(o, i)),
+          5,
+        );
+      }
+    }
+    const dy = values(15);
+    const gradients = await loraBackward({ ...sizes, x, weight, a, b, xa, dy });
+    for (let row = 0; row < 3; row++) {
+      for (let i = 0; i < 4; i++) {
+        expect(gradients.dx[row * 4 + i]).toBeCloseTo(
+          sum(5, (o) => at(dy, row * 5 + o) * merged(o, i)),
+          5,
+        );
+      }
+    }
+    for (let o = 0; o < 5; o++) {
+      for (let r = 0; r < 2; r++) {
+        expect(gradients.db[o * 2 + r]).toBeCloseTo(
+          0.5 * sum(3, (row) => at(dy, row * 5 + o) * at(xa, row * 2 + r)),
+          5,
+        );
+      }
+    }
+  });
+});
+
+it('the numerics class names the instruction set and a hash', () => {
+  expect(numericsClass()).toMatch(/^cpu-avx(2|512)-[0-9a-f]{12}$/);
+});

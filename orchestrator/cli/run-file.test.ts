@@ -1,0 +1,219 @@
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+
+import { CliError } from './cli-error.js';
+import { projectRoot } from './project-paths.js';
+import { loadRunFile, parseRunFile } from './run-file.js';
+import { runFileJsonSchema } from './run-file-schema.js';
+import { makeRunId, PLAN_DEFAULTS, resolveRun, storeInputs } from './run-plan.js';
+
+function errorsOf(text: string, settings: string[] = []): string[] {
+  try {
+    const loaded = parseRunFile({ file: 'run.yaml', text, settings });
+    resolveRun(loaded, { baseFolder: tmpdir() });
+  } catch (error) {
+    if (error instanceof CliError) {
+      expect(error.exitCode).toBe(2);
+      return error.message.split('\n');
+    }
+    throw error;
+  }
+  return [];
+}
+
+const SIMULATED = 'name: t\ndata: { simulate: {} }\n';
+
+describe('errors name file, line and column', () => {
+  test.each([
+    [
+      'an unknown key',
+      `${SIMULATED}tune:\n  stepss: 10\n`,
+      'run.yaml:4:3: unknown key "stepss"; did you mean "steps"?',
+    ],
+    [
+      'an unknown key far from any',
+      `${SIMULATED}fleet: { zzzzzzz: 1 }\n`,
+      'run.yaml:3:10: unknown key "zzzzzzz"; expected one of: workers, waitSeconds',
+    ],
+    ['a wrong type', `${SIMULATED}tune:\n  steps: many\n`, 'run.yaml:4:10: tune.steps: expected a number, got "many"'],
+    [
+      'a fraction for a count',
+      `${SIMULATED}codebooks: { codes: 2.5 }\n`,
+      'run.yaml:3:21: codebooks.codes: expected a whole number, got 2.5',
+    ],
+    [
+      'a value out of range',
+      `${SIMULATED}tune: { dropout: 1.5 }\n`,
+      'run.yaml:3:18: tune.dropout: expected a number less than 1, got 1.5',
+    ],
+    [
+      'a list for a section',
+      `${SIMULATED}codebooks: [1]\n`,
+      'run.yaml:3:12: codebooks: expected keys and values, got a list',
+    ],
+    [
+      'a wrong word',
+      `${SIMULATED}rank: { scoreNormaliser: half }\n`,
+      'run.yaml:3:26: rank.scoreNormaliser: expected one of "full", "valid", got "half"',
+    ],
+    ['a duplicate key', `${SIMULATED}name: u\n`, 'run.yaml:3:1: Map keys must be unique'],
+    [
+      'lanes that are no power of two',
+      `${SIMULATED}tune: { lanes: 3, batchSequences: 9 }\n`,
+      'run.yaml:3:16: tune.lanes: expected a power of two, got 3',
+    ],
+    [
+      'a default that does not fit',
+      `${SIMULATED}rank:\n  topK: 60\n`,
+      'run.yaml:4:9: rank.topK: expected at most beams (50), got 60',
+    ],
+    ['a missing data folder', 'name: t\ndata: no-such-folder\n', 'run.yaml:2:7: data: expected a data folder at'],
+    [
+      'a missing model folder',
+      `${SIMULATED}model:\n  base: no-such-model\n`,
+      'run.yaml:4:9: model.base: expected a Hugging Face model folder at',
+    ],
+    ['an empty file', '\n', 'run.yaml:1:1: expected a run file (YAML), but the file is empty'],
+    ['a text instead of keys', 'hello\n', 'run.yaml:1:1: expected keys such as "name:" and "data:", got "hello"'],
+  ])('%s', (_name, text, expected) => {
+    expect(errorsOf(text)[0]).toContain(expected);
+    expect(errorsOf(text)).toHaveLength(1);
+  });
+
+  test('a misspelt required key is named, and so is the one that is missing', () => {
+    expect(errorsOf('name: t\ndate: { simulate: {} }\n')).toEqual([
+      expect.stringContaining('run.yaml:1:1: missing key "data"'),
+      'run.yaml:2:1: unknown key "date"; did you mean "data"?',
+    ]);
+  });
+
+  test('of several forms, the errors are those of the form that was meant', () => {
+    expect(errorsOf('name: t\ndata:\n  format: s3rec\n  interactions: a\n  item: b\n')).toEqual([
+      expect.stringContaining('run.yaml:3:3: missing key "items"'),
+      'run.yaml:5:3: unknown key "item"; did you mean "items"?',
+    ]);
+  });
+
+  test('all errors come at once, in the order of the file', () => {
+    const lines = errorsOf(`${SIMULATED}tune: { stepz: 1 }\nrank: { beams: 0 }\n`);
+    expect(lines.map((line) => line.split(' ')[0])).toEqual(['run.yaml:3:9:', 'run.yaml:4:16:']);
+  });
+
+  test('a file that is not there', () => {
+    expect(() => loadRunFile('no-such.yaml')).toThrow(
+      /no-such\.yaml: expected a run file \(YAML\), but there is no such file/,
+    );
+  });
+});
+
+describe('--set', () => {
+  test('overrides a value and makes the sections on the way', () => {
+    const { value } = parseRunFile({
+      file: 'r',
+      text: 'name: t\ndata: folder\n',
+      settings: ['tune.steps=7', 'data.simulate.items=9'],
+    });
+    expect(value.tune?.steps).toBe(7);
+    expect(value.data).toEqual({ simulate: { items: 9 } });
+  });
+
+  test('its errors name the option', () => {
+    expect(errorsOf(SIMULATED, ['tune.stepz=7'])).toEqual([
+      '--set tune.stepz=7: unknown key "stepz"; did you mean "steps"?',
+    ]);
+    expect(errorsOf(SIMULATED, ['tune'])[0]).toContain('--set: expected key=value');
+  });
+});
+
+describe('files', () => {
+  let folder: string;
+  beforeEach(() => {
+    folder = mkdtempSync(join(tmpdir(), 'collimate-run-file-'));
+  });
+  afterEach(() => rmSync(folder, { recursive: true }));
+
+  const resolveIn = (text: string) => resolveRun(parseRunFile({ file: 'run.yaml', text }), { baseFolder: folder });
+
+  test('a data folder tells its format, and its files become inputs', async () => {
+    writeFileSync(join(folder, 'sequences.txt'), 'u 1 2 3\n');
+    writeFileSync(join(folder, 'items.tsv'), 'item_id\ttitle\n');
+    const run = resolveIn('name: t\ndata: .\n');
+    expect(run.plan.recipes.ingest['format']).toBe('s3rec');
+    expect(run.plan.recipes.simulate).toBeNull();
+    const plan = await storeInputs(run, (path) => Promise.resolve(`digest of ${path}`));
+    expect(plan.inputs).toEqual({
+      interactions: `digest of ${join(folder, 'sequences.txt')}`,
+      items: `digest of ${join(folder, 'items.tsv')}`,
+    });
+  });
+
+  test('an empty data file is refused', () => {
+    writeFileSync(join(folder, 'sequences.txt'), '');
+    writeFileSync(join(folder, 'items.tsv'), 'x');
+    expect(() => resolveIn('name: t\ndata: .\n')).toThrow(
+      /run\.yaml:2:7: data: expected a behaviour log .* the file is empty/,
+    );
+  });
+
+  test('a folder of another kind is refused with the kinds that are known', () => {
+    writeFileSync(join(folder, 'notes.txt'), 'x');
+    expect(() => resolveIn('name: t\ndata: .\n')).toThrow(/sequences\.txt\.gz \+ items\.tsv\.gz, or .* got notes\.txt/);
+  });
+
+  test('a model folder: configuration, architecture and weights are checked, sizes may not be given', () => {
+    mkdirSync(join(folder, 'llm'));
+    const text = `${SIMULATED}model: { base: llm }\n`;
+    expect(() => resolveIn(text)).toThrow(/expected the model configuration at .*config\.json/);
+    writeFileSync(join(folder, 'llm', 'config.json'), '{"model_type": "gpt2"}');
+    expect(() => resolveIn(text)).toThrow(/"model_type" to be one of llama, .* got "gpt2"/);
+    writeFileSync(join(folder, 'llm', 'config.json'), '{"model_type": "llama"}');
+    expect(() => resolveIn(text)).toThrow(/expected \*\.safetensors/);
+    writeFileSync(join(folder, 'llm', 'model.safetensors'), 'weights');
+    expect(() => resolveIn(text)).toThrow(/expected the model's tokenizer at .*tokenizer\.json/);
+    writeFileSync(join(folder, 'llm', 'tokenizer.json'), '{}');
+    const run = resolveIn(text);
+    expect(Object.keys(run.basePaths)).toEqual(['base/config.json', 'base/tokenizer.json', 'base/model.safetensors']);
+    expect(run.plan.recipes.tune['base']).toEqual({ kind: 'huggingface' });
+    expect(() => resolveIn(`${SIMULATED}model: { base: llm, dim: 8 }\n`)).toThrow(
+      /run\.yaml:3:21: expected only with base "scratch"/,
+    );
+  });
+});
+
+describe('the plan', () => {
+  test('fleet, checkpoints and name never enter a recipe', () => {
+    const plain = resolveRun(parseRunFile({ file: 'r', text: SIMULATED }), { baseFolder: '.' }).plan;
+    const other = resolveRun(
+      parseRunFile({
+        file: 'r',
+        text: 'name: u\ndata: { simulate: {} }\nfleet: { workers: { min: 3, max: 9 } }\ncheckpoints: { tune: 1 }\n',
+      }),
+      { baseFolder: '.' },
+    ).plan;
+    expect(other.recipes).toEqual(plain.recipes);
+    expect(other.fleet).toMatchObject({ min: 3, max: 9 });
+    expect(other.checkpointIntervalSteps).toEqual({ ...PLAN_DEFAULTS.checkpoints, tune: 1 });
+  });
+
+  test('survives JSON, as what travels through Temporal must', () => {
+    const { plan } = resolveRun(parseRunFile({ file: 'r', text: SIMULATED }), { baseFolder: '.' });
+    expect(JSON.parse(JSON.stringify(plan))).toEqual(plan);
+  });
+
+  test('a run id holds the name and the time', () => {
+    expect(makeRunId('shop', new Date('2026-01-02T03:04:05Z'))).toMatch(/^shop-20260102-030405-[0-9a-f]{4}$/);
+  });
+
+  test.each(['demo', 'scientific', 'tiny'])('the example %s.yaml is valid', (name) => {
+    const file = join(projectRoot, 'deploy', 'examples', `${name}.yaml`);
+    expect(loadRunFile(file).value.name).toBe(name);
+  });
+});
+
+test('the JSON Schema in the tree is that of the source', () => {
+  const file = join(projectRoot, 'orchestrator', 'cli', 'run-file.schema.json');
+  // Made by: bin/collimate run --print-schema
+  expect(JSON.parse(readFileSync(file, 'utf8'))).toEqual(JSON.parse(JSON.stringify(runFileJsonSchema())));
+});

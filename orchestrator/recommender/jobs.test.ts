@@ -1,0 +1,157 @@
+import { createHash } from 'node:crypto';
+import { mkdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { type DomainJobKind, type JsonObject } from '../../workflows/contract.js';
+import { eventsOf, knownEventsOf, readDataset, targetOf } from './dataset.js';
+import { type EvaluationReport } from './evaluation.js';
+import { domainJobs } from './jobs.js';
+import { historyHashOf, type PublishedList } from './published-lists.js';
+import { defaultRecipes } from './recipes.js';
+import { SafetensorsFile, writeSafetensors } from './safetensors.js';
+import { TestFolder } from './test-folder.js';
+
+let folder: TestFolder;
+beforeEach(async () => {
+  folder = await TestFolder.make();
+});
+afterEach(() => folder.remove());
+
+type Files = Record<string, string>;
+let runs = 0;
+
+async function run(kind: DomainJobKind, recipe: JsonObject, inputs: Files): Promise<Files> {
+  runs += 1;
+  const outputDir = join(folder.path, `${kind}-${runs}`);
+  await mkdir(outputDir);
+  const { outputs, summary } = await domainJobs[kind]({ recipe, inputs, outputDir, report: () => undefined });
+  expect(JSON.parse(JSON.stringify(summary))).toEqual(summary);
+  return Object.fromEntries(Object.entries(outputs).map(([name, file]) => [name, join(outputDir, file)]));
+}
+
+async function codesFor(items: number): Promise<string> {
+  const path = join(folder.path, 'codes.safetensors');
+  const codes = Int32Array.from({ length: items * 2 }, (_, i) =>
+    i % 2 === 0 ? Math.floor(i / 2) % 16 : Math.floor(i / 32),
+  );
+  await writeSafetensors(path, {
+    codes: { shape: [items, 2], data: codes },
+    nearest: { shape: [items, 2], data: codes },
+    centroids: { shape: [2, 16, 1], data: new Float32Array(32) },
+  });
+  return path;
+}
+
+async function listsFile(name: string, lists: { user: number; items: number[] }[], width: number): Promise<string> {
+  const path = join(folder.path, `${name}.safetensors`);
+  const rows = lists.flatMap(({ items }) => Array.from({ length: width }, (_, i) => items[i] ?? -1));
+  await writeSafetensors(path, {
+    users: { shape: [lists.length], data: Int32Array.from(lists, ({ user }) => user) },
+    items: { shape: [lists.length, width], data: Int32Array.from(rows) },
+    scores: { shape: [lists.length, width], data: Float32Array.from(rows, (_, i) => -0.1 * (i % width)) },
+  });
+  return path;
+}
+
+const RECIPES = defaultRecipes(3);
+const SIMULATE = { ...RECIPES.simulate, items: 160, users: 40 };
+
+describe('the domain jobs in a chain', () => {
+  it('carry the shop from events to published lists', { timeout: 20_000 }, async () => {
+    const shop = await run('simulate', SIMULATE, {});
+    const data = await run('ingest', RECIPES.ingest, {
+      interactions: shop['interactions'] ?? '',
+      items: shop['items'] ?? '',
+    });
+    const dataset = readDataset(await SafetensorsFile.open(data['dataset'] ?? ''), 'dataset');
+    expect(dataset.userCount).toBe(40);
+
+    const text = await run('text_vectors', { ...RECIPES.textVectors, dim: 8 }, { catalogue: data['catalogue'] ?? '' });
+    const vectors = (await SafetensorsFile.open(text['text_vectors'] ?? '')).f32('items', [dataset.itemCount, 8]);
+    expect(vectors.data.every(Number.isFinite)).toBe(true);
+
+    const rendered = await run('render', RECIPES.render, { ...data, codes: await codesFor(dataset.itemCount) });
+    const vocabulary = await SafetensorsFile.open(rendered['vocabulary'] ?? '');
+    const [size = 0, first = 0] = vocabulary.i64('sizes', [2]).data;
+    expect(size % 8).toBe(0);
+    const prompts = await SafetensorsFile.open(rendered['test_prompts'] ?? '');
+    expect(prompts.i32('tokens', [-1]).data.every((token) => token >= 0 && token < size)).toBe(true);
+    expect(vocabulary.i32('item_tokens', [dataset.itemCount, 2]).data.every((token) => token >= first)).toBe(true);
+
+    // Lists that know the answer for even users and miss it for odd ones; shards in the wrong order on purpose.
+    const lists = Array.from({ length: 40 }, (_, user) => {
+      const [seen] = knownEventsOf(dataset, user, 'test');
+      const target = targetOf(dataset, user, 'test') ?? 0;
+      return { user, items: user % 2 === 0 ? [seen ?? 0, target] : [seen ?? 0] };
+    });
+    const inputs = {
+      ...data,
+      lists_1: await listsFile('late', lists.slice(20), 3),
+      lists_0: await listsFile('early', lists.slice(0, 20), 4),
+    };
+    const evaluated = await run('evaluate', RECIPES.evaluate, inputs);
+    const metrics = JSON.parse(await readFile(evaluated['metrics'] ?? '', 'utf8')) as EvaluationReport;
+    expect(metrics.users).toBe(40);
+    expect(metrics.model).toMatchObject({ hr: { 1: 0.5, 20: 0.5 }, ndcg: { 1: 0.5, 20: 0.5 } });
+    expect(metrics.cooccurrence.hr['20']).toBeGreaterThan(0);
+
+    const fresh = Array.from({ length: 40 }, (_, user) => ({
+      user,
+      items: [eventsOf(dataset, user)[0] ?? 0, 5, 5, 6, 7],
+    }));
+    const published = await run('assemble', { k: 2 }, { ...data, lists_0: await listsFile('fresh', fresh, 6) });
+    const lines = (await readFile(published['published'] ?? '', 'utf8')).trimEnd().split('\n');
+    expect(lines).toHaveLength(40);
+    const catalogue = (await readFile(data['catalogue'] ?? '', 'utf8')).trimEnd().split('\n');
+    const ids = catalogue.map((line) => (JSON.parse(line) as { item: string }).item);
+    lines.forEach((line, user) => {
+      const list = JSON.parse(line) as PublishedList;
+      const history = [...eventsOf(dataset, user)];
+      const expected = [5, 6, 7].filter((item) => !history.includes(item)).slice(0, 2);
+      expect(list.items).toEqual(expected.map((item) => ids[item]));
+      expect(list.scores).toHaveLength(expected.length);
+      expect(list.historyHash).toBe(historyHashOf(history.map((item) => ids[item] ?? '')));
+    });
+  });
+
+  it('write the same bytes when run again', { timeout: 20_000 }, async () => {
+    const digests = async (): Promise<string[]> => {
+      const shop = await run('simulate', SIMULATE, {});
+      const data = await run('ingest', RECIPES.ingest, {
+        interactions: shop['interactions'] ?? '',
+        items: shop['items'] ?? '',
+      });
+      const items = readDataset(await SafetensorsFile.open(data['dataset'] ?? ''), 'dataset').itemCount;
+      const text = await run('text_vectors', RECIPES.textVectors, data);
+      const rendered = await run('render', RECIPES.render, { ...data, codes: await codesFor(items) });
+      const files = Object.values({ ...shop, ...data, ...text, ...rendered });
+      const contents = await Promise.all(files.map((path) => readFile(path)));
+      return contents.map((content) => createHash('sha256').update(content).digest('hex'));
+    };
+    expect(await digests()).toEqual(await digests());
+  });
+});
+
+describe('bad input of the domain jobs', () => {
+  it('names a missing input, a missing recipe field and a wrong one', async () => {
+    await expect(run('ingest', RECIPES.ingest, {})).rejects.toThrow("expected the input 'interactions', got none");
+    await expect(run('simulate', { seed: 1 }, {})).rejects.toThrow(
+      /simulate\.items: expected an integer ≥ 1, got nothing/,
+    );
+    await expect(run('ingest', { ...RECIPES.ingest, format: 'csv' }, {})).rejects.toThrow(
+      /ingest\.format: expected one of collimate, s3rec, recbole, amazon, got "csv"/,
+    );
+    await expect(run('evaluate', { k: [10] }, {})).rejects.toThrow(/evaluate\.cooccurrence: expected an object/);
+  });
+
+  it('refuses lists that miss a user or hold one twice', async () => {
+    const interactions = await folder.write('log', 'u a b c\nv a b c\n');
+    const data = await run('ingest', { ...RECIPES.ingest, format: 's3rec' }, { interactions });
+    const lists_0 = await listsFile('one', [{ user: 0, items: [1] }], 2);
+    await expect(run('evaluate', RECIPES.evaluate, { ...data, lists_0 })).rejects.toThrow(
+      /expected a list for user 1, got none/,
+    );
+    await expect(run('assemble', { k: 5 }, { ...data, lists_0, lists_1: lists_0 })).rejects.toThrow(/got user 0 twice/);
+    await expect(run('evaluate', RECIPES.evaluate, data)).rejects.toThrow(/expected inputs lists_0/);
+  });
+});

@@ -1,0 +1,45 @@
+import { describe, expect, it } from 'vitest';
+import { defaultRecipes, resolveRecipes } from './recipes.js';
+
+describe('resolveRecipes', () => {
+  it('gives the defaults without overrides, in fresh copies', () => {
+    expect(resolveRecipes()).toEqual(defaultRecipes());
+    expect(resolveRecipes().render.templates).not.toBe(resolveRecipes().render.templates);
+  });
+
+  it('overrides single fields and hands the common seed to every kind', () => {
+    const recipes = resolveRecipes({ seed: 5, codebooks: { codes: 256 }, dccf: { seed: 6 } });
+    expect(recipes.codebooks).toEqual({ ...defaultRecipes(5).codebooks, codes: 256 });
+    expect([recipes.simulate?.seed, recipes.dccf.seed, recipes.tune.seed, recipes.render.seed]).toEqual([5, 6, 5, 5]);
+  });
+
+  it('switches optional parts off', () => {
+    expect(resolveRecipes({ simulate: null, textVectors: null })).toMatchObject({ simulate: null, textVectors: null });
+  });
+
+  it('merges the scratch base and brings adapter settings for a Hugging Face base', () => {
+    expect(resolveRecipes({ tune: { base: { kind: 'scratch', layers: 2 } } }).tune.base).toMatchObject({
+      layers: 2,
+      dim: 128,
+    });
+    const tuned = resolveRecipes({
+      tune: { base: { kind: 'huggingface' }, trainable: { kind: 'lora', rank: 4 } },
+    }).tune;
+    expect(tuned.base).toEqual({ kind: 'huggingface' });
+    expect(tuned.trainable).toMatchObject({ kind: 'lora', rank: 4, alpha: 16 });
+    expect(tuned.learningRate).toBe(5e-4);
+  });
+
+  it('refuses a misspelt key and names the known ones', () => {
+    const misspelt = { codebooks: { code: 256 } } as never;
+    expect(() => resolveRecipes(misspelt)).toThrow(/codebooks: unknown field 'code'; expected one of levels, codes/);
+    expect(() => resolveRecipes({ tunes: {} } as never)).toThrow(/recipes: unknown field 'tunes'/);
+    expect(() => resolveRecipes({ tune: { base: { kind: 'scratch', width: 3 } } } as never)).toThrow(
+      /tune\.base: unknown/,
+    );
+  });
+
+  it('is plain JSON', () => {
+    expect(JSON.parse(JSON.stringify(resolveRecipes()))).toEqual(resolveRecipes());
+  });
+});
