@@ -48,5 +48,5 @@ temporal_build() {
     die "expected Go 1.21 or newer to build the Temporal server, found \"$(go version)\"; install a newer one, or set COLLIMATE_TEMPORAL to a Temporal server"
   fi
   step "building the Temporal server with go install" \
-    env GOBIN="$root/.cache/bin" CGO_ENABLED=0 go install "github.com/temporalio/cli/cmd/temporal@v$temporal_version"
+    env GOBIN="$root/.cache/bin" go install "github.com/temporalio/cli/cmd/temporal@v$temporal_version"
 }

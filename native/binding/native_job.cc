@@ -118,8 +118,8 @@ void NativeJob::on_step(int64_t step, int64_t steps_total, const std::map<std::s
     Napi::Object object = Napi::Object::New(env);
     for (const auto& [name, value] : metrics) object.Set(name, Napi::Number::New(env, value));
     call_hook(env, on_step_hook_,
-              {Napi::Number::New(env, static_cast<double>(step)), Napi::Number::New(env, static_cast<double>(steps_total)),
-               object});
+              {Napi::Number::New(env, static_cast<double>(step)),
+               Napi::Number::New(env, static_cast<double>(steps_total)), object});
   });
 }
 

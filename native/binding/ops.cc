@@ -28,7 +28,10 @@ using Compute = std::function<Finish(Pool&)>;
 class OpWorker : public Napi::AsyncWorker {
  public:
   OpWorker(Napi::Env env, int threads, Compute compute)
-      : AsyncWorker(env), deferred_(Napi::Promise::Deferred::New(env)), threads_(threads), compute_(std::move(compute)) {}
+      : AsyncWorker(env),
+        deferred_(Napi::Promise::Deferred::New(env)),
+        threads_(threads),
+        compute_(std::move(compute)) {}
   Napi::Promise promise() const { return deferred_.Promise(); }
 
  protected:
@@ -219,11 +222,26 @@ Napi::Value lora_forward_op(const Napi::CallbackInfo& info) {
                 a = options.floats("a", s.rank * s.in), b = options.floats("b", s.out * s.rank)](Pool& pool) -> Finish {
                  auto y = std::make_shared<std::vector<float>>(static_cast<size_t>(s.rows * s.out));
                  auto xa = std::make_shared<std::vector<float>>(static_cast<size_t>(s.rows * s.rank));
-                 ops::linear_forward(pool, {.rows = s.rows, .in = s.in, .out = s.out, .x = x.data(), .x_stride = s.in,
-                                            .weight = weight.data(), .y = y->data(), .y_stride = s.out});
-                 ops::lora_forward(pool, {.rows = s.rows, .in = s.in, .out = s.out, .rank = s.rank, .scale = s.scale,
-                                          .x = x.data(), .x_stride = s.in, .a = a.data(), .b = b.data(),
-                                          .xa = xa->data(), .y = y->data(), .y_stride = s.out});
+                 ops::linear_forward(pool, {.rows = s.rows,
+                                            .in = s.in,
+                                            .out = s.out,
+                                            .x = x.data(),
+                                            .x_stride = s.in,
+                                            .weight = weight.data(),
+                                            .y = y->data(),
+                                            .y_stride = s.out});
+                 ops::lora_forward(pool, {.rows = s.rows,
+                                          .in = s.in,
+                                          .out = s.out,
+                                          .rank = s.rank,
+                                          .scale = s.scale,
+                                          .x = x.data(),
+                                          .x_stride = s.in,
+                                          .a = a.data(),
+                                          .b = b.data(),
+                                          .xa = xa->data(),
+                                          .y = y->data(),
+                                          .y_stride = s.out});
                  return [y, xa](Napi::Env env) {
                    Napi::Object object = Napi::Object::New(env);
                    object.Set("y", to_js(env, *y));
@@ -249,13 +267,33 @@ Napi::Value lora_backward_op(const Napi::CallbackInfo& info) {
         g->da.resize(a.size());
         g->db.resize(b.size());
         std::vector<float> dxa(xa.size());
-        ops::linear_backward(pool, {.rows = s.rows, .in = s.in, .out = s.out, .x = x.data(), .x_stride = s.in,
-                                    .weight = weight.data(), .dy = dy.data(), .dy_stride = s.out, .dx = g->dx.data(),
+        ops::linear_backward(pool, {.rows = s.rows,
+                                    .in = s.in,
+                                    .out = s.out,
+                                    .x = x.data(),
+                                    .x_stride = s.in,
+                                    .weight = weight.data(),
+                                    .dy = dy.data(),
+                                    .dy_stride = s.out,
+                                    .dx = g->dx.data(),
                                     .dx_stride = s.in});
-        ops::lora_backward(pool, {.rows = s.rows, .in = s.in, .out = s.out, .rank = s.rank, .scale = s.scale,
-                                  .x = x.data(), .x_stride = s.in, .a = a.data(), .b = b.data(), .xa = xa.data(),
-                                  .dy = dy.data(), .dy_stride = s.out, .dxa = dxa.data(), .dx = g->dx.data(),
-                                  .dx_stride = s.in, .da = g->da.data(), .db = g->db.data()});
+        ops::lora_backward(pool, {.rows = s.rows,
+                                  .in = s.in,
+                                  .out = s.out,
+                                  .rank = s.rank,
+                                  .scale = s.scale,
+                                  .x = x.data(),
+                                  .x_stride = s.in,
+                                  .a = a.data(),
+                                  .b = b.data(),
+                                  .xa = xa.data(),
+                                  .dy = dy.data(),
+                                  .dy_stride = s.out,
+                                  .dxa = dxa.data(),
+                                  .dx = g->dx.data(),
+                                  .dx_stride = s.in,
+                                  .da = g->da.data(),
+                                  .db = g->db.data()});
         return [g](Napi::Env env) {
           Napi::Object object = Napi::Object::New(env);
           object.Set("dx", to_js(env, g->dx));

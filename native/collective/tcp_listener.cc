@@ -15,7 +15,9 @@ namespace collimate {
 namespace {
 
 bool is_private_v4(uint32_t address) {
-  const auto within = [address](uint32_t prefix, int bits) { return (address >> (32 - bits)) == (prefix >> (32 - bits)); };
+  const auto within = [address](uint32_t prefix, int bits) {
+    return (address >> (32 - bits)) == (prefix >> (32 - bits));
+  };
   return within(0x7f000000, 8) || within(0x0a000000, 8) || within(0xac100000, 12) || within(0xc0a80000, 16) ||
          within(0xa9fe0000, 16) || within(0x64400000, 10);
 }

@@ -35,9 +35,8 @@ std::pair<std::string, std::string> split_address(const std::string& address) {
   std::string host = colon == std::string::npos ? "" : address.substr(0, colon);
   const std::string port = colon == std::string::npos ? "" : address.substr(colon + 1);
   if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
-  const bool digits = !port.empty() && port.size() <= 5 && std::all_of(port.begin(), port.end(), [](char c) {
-    return c >= '0' && c <= '9';
-  });
+  const bool digits = !port.empty() && port.size() <= 5 &&
+                      std::all_of(port.begin(), port.end(), [](char c) { return c >= '0' && c <= '9'; });
   if (host.empty() || !digits) fail_bad_input("\"" + address + "\" is not an address; expected host:port");
   return {host, port};
 }

@@ -28,8 +28,8 @@ class Transport {
   virtual ~Transport() = default;
   virtual int rank() const = 0;
   virtual int world() const = 0;
-  // Runs all parts to their end, progressing them together; parts of one peer keep their order. Both sides must agree on
-  // the sizes.
+  // Runs all parts to their end, progressing them together; parts of one peer keep their order. Both sides must agree
+  // on the sizes.
   virtual void exchange(std::span<const SendPart> sends, std::span<const RecvPart> recvs) = 0;
   // Makes a blocked or later exchange fail at once; callable from any thread.
   virtual void abort() = 0;
@@ -51,16 +51,16 @@ class TcpListener {
 };
 
 struct TcpGang {
-  std::string generation;                // job id and epoch
+  std::string generation;  // job id and epoch
   int rank = 0;
-  std::vector<std::string> addresses;    // host:port in rank order
+  std::vector<std::string> addresses;  // host:port in rank order
   int connect_timeout_ms = 10000;
-  int silence_timeout_ms = 60000;        // no byte from a peer for so long while one is awaited: lost
+  int silence_timeout_ms = 60000;                // no byte from a peer for so long while one is awaited: lost
   const std::atomic<bool>* cancelled = nullptr;  // ends connect_tcp early when it becomes true
 };
 
-// Full mesh: rank i connects to every rank below it. Throws JobFailure(peer_lost) naming the ranks that did not come, or
-// that presented another generation.
+// Full mesh: rank i connects to every rank below it. Throws JobFailure(peer_lost) naming the ranks that did not come,
+// or that presented another generation.
 std::unique_ptr<Transport> connect_tcp(TcpListener listener, const TcpGang& gang);
 
 }  // namespace collimate

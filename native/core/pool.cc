@@ -112,6 +112,8 @@ struct Pool::Impl {
 };
 
 Pool::Pool(int threads) : impl_(std::make_unique<Impl>()) {
+  // Here a processor or a library that cannot serve is an exception; on a worker thread it would end the process.
+  prepare_gemm_thread();
   for (int i = 1; i < threads; ++i) impl_->workers.emplace_back([impl = impl_.get()] { impl->work(); });
 }
 

@@ -102,7 +102,7 @@ struct SafetensorsFile::Impl {
     if (fd < 0) {
       fail_bad_input("cannot open " + path + " (" + std::strerror(errno) + "); check that it exists and may be read");
     }
-    struct stat info {};
+    struct stat info{};
     const bool known = fstat(fd, &info) == 0;
     map_bytes = known ? static_cast<size_t>(info.st_size) : 0;
     if (known && map_bytes >= 8) map = mmap(nullptr, map_bytes, PROT_READ, MAP_PRIVATE, fd, 0);

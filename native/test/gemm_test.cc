@@ -32,7 +32,12 @@ std::vector<float> random_values(int64_t count, uint64_t stream) {
 // Operands with row strides wider than the rows, so that a wrong stride shows.
 struct Operands {
   explicit Operands(const Case& c) {
-    args = {.transpose_a = c.transpose_a, .transpose_b = c.transpose_b, .m = c.m, .n = c.n, .k = c.k, .alpha = c.alpha,
+    args = {.transpose_a = c.transpose_a,
+            .transpose_b = c.transpose_b,
+            .m = c.m,
+            .n = c.n,
+            .k = c.k,
+            .alpha = c.alpha,
             .beta = c.beta};
     args.lda = (c.transpose_a ? c.m : c.k) + 3;
     args.ldb = (c.transpose_b ? c.k : c.n) + 5;
@@ -64,10 +69,18 @@ struct Operands {
 };
 
 std::vector<Case> cases() {
-  std::vector<Case> list = {{512, 16, 2048, true}, {64, 64, 16384},       {256, 64, 20000}, {1, 1, 1},
-                            {300, 700, 130},       {33, 1025, 65},        {1000, 48, 7},    {16, 4096, 300, false, true},
-                            {513, 100, 31, true, true}, {200, 200, 200, true, false, 0.5f, 1.0f},
-                            {100, 300, 50, false, true, 2.0f, 0.25f},     {640, 192, 1024, false, true}};
+  std::vector<Case> list = {{512, 16, 2048, true},
+                            {64, 64, 16384},
+                            {256, 64, 20000},
+                            {1, 1, 1},
+                            {300, 700, 130},
+                            {33, 1025, 65},
+                            {1000, 48, 7},
+                            {16, 4096, 300, false, true},
+                            {513, 100, 31, true, true},
+                            {200, 200, 200, true, false, 0.5f, 1.0f},
+                            {100, 300, 50, false, true, 2.0f, 0.25f},
+                            {640, 192, 1024, false, true}};
   for (int64_t m = 1; m <= 20; ++m) {
     list.push_back({m, 512, 256, false, m % 2 == 0});
     list.push_back({m, 97, 64, m % 2 == 0, false, 1.0f, 1.0f});
@@ -88,7 +101,8 @@ TEST_CASE("gemm: bytes are equal at 1, 2 and 3 threads, and close to double prec
       const std::vector<float> more = operands.run(threads);
       CHECK(std::memcmp(one.data(), more.data(), one.size() * sizeof(float)) == 0);
     }
-    // Worst case of a sum of k products of values below one half: k * 2^-24 / 4 of rounding, and a margin for sqrt(k) growth.
+    // Worst case of a sum of k products of values below one half: k * 2^-24 / 4 of rounding, and a margin for sqrt(k)
+    // growth.
     const double tolerance = 1e-6 + static_cast<double>(c.k) * 2e-8;
     double worst = 0.0;
     for (int64_t row = 0; row < c.m; row += 1 + c.m / 17) {
@@ -118,7 +132,14 @@ TEST_CASE("gemm: empty products scale C, and beta 0 never reads it") {
   CHECK(c == std::vector<float>{0, 0, 0, 0});
   c.assign(4, std::numeric_limits<float>::quiet_NaN());
   const std::vector<float> identity = {1, 0, 0, 1};
-  gemm(pool, {.m = 2, .n = 2, .k = 2, .a = identity.data(), .lda = 2, .b = identity.data(), .ldb = 2, .c = c.data(),
+  gemm(pool, {.m = 2,
+              .n = 2,
+              .k = 2,
+              .a = identity.data(),
+              .lda = 2,
+              .b = identity.data(),
+              .ldb = 2,
+              .c = c.data(),
               .ldc = 2});
   CHECK(c == identity);
 }

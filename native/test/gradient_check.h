@@ -25,6 +25,16 @@ inline double weighted_sum(std::span<const float> x, std::span<const float> weig
   return sum;
 }
 
+// Largest difference relative to the largest value of the reference.
+inline double largest_difference(std::span<const float> a, std::span<const double> b) {
+  double worst = 0.0, largest = 1e-12;
+  for (size_t i = 0; i < a.size(); ++i) {
+    worst = std::max(worst, std::fabs(static_cast<double>(a[i]) - b[i]));
+    largest = std::max(largest, std::fabs(b[i]));
+  }
+  return worst / largest;
+}
+
 // Largest |analytic - numeric| over (at most 64, evenly spread) elements, relative to the largest numeric gradient.
 // `loss` must read `values`. Central differences: the truncation error is O(step^2), the rounding error
 // O(float epsilon * |loss| / step).

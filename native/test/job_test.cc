@@ -39,7 +39,9 @@ struct Fixture {
   Fixture() {
     std::filesystem::create_directory(folder.path() / "out");
     std::filesystem::create_directory(folder.path() / "scratch");
-    spec = {.kind = "none", .recipe = Json::object(), .output_dir = folder.path() / "out",
+    spec = {.kind = "none",
+            .recipe = Json::object(),
+            .output_dir = folder.path() / "out",
             .scratch_dir = folder.path() / "scratch"};
   }
 };

@@ -49,7 +49,8 @@ struct Outcome {
 
 std::vector<Outcome> reduce_steps(Transport* transport, int lanes, int64_t elements, int threads) {
   Pool pool(threads);
-  LaneReducer reducer({.lanes = lanes, .elements = elements, .scalars = kScalars, .transport = transport, .pool = &pool});
+  LaneReducer reducer(
+      {.lanes = lanes, .elements = elements, .scalars = kScalars, .transport = transport, .pool = &pool});
   std::vector<Outcome> outcomes;
   for (int64_t step = 0; step < 2; ++step) {
     for (int i = 0; i < reducer.range().count; ++i) {

@@ -57,7 +57,8 @@ TEST_CASE("math: limits of the float functions") {
 TEST_CASE("math: exp_f64 and log_f64 stay below 1e-15") {
   double worst_exp = 0.0;
   for (double x = -707.9; x < 709.6; x += 0.00313) {
-    worst_exp = std::max(worst_exp, static_cast<double>(std::fabs(exp_f64(x) / std::exp(static_cast<long double>(x)) - 1)));
+    worst_exp =
+        std::max(worst_exp, static_cast<double>(std::fabs(exp_f64(x) / std::exp(static_cast<long double>(x)) - 1)));
   }
   CHECK(worst_exp < 1e-15);
   double worst_log = 0.0;

@@ -111,7 +111,8 @@ TEST_CASE("safetensors: damaged files are corrupt artifacts") {
       with_header("{" + entry + "[0,4]}}", "12345678"),
       with_header("{" + entry + "[8,0]}}", "12345678"),
       with_header("{" + entry + "[-1,8]}}", "12345678"),
-      with_header(R"({"x":{"dtype":"F32","shape":[4611686018427387905,4],"data_offsets":[0,16]}})", std::string(16, 'x')),
+      with_header(R"({"x":{"dtype":"F32","shape":[4611686018427387905,4],"data_offsets":[0,16]}})",
+                  std::string(16, 'x')),
       with_header(R"({"x":{"dtype":"F32","shape":"2","data_offsets":[0,8]}})", "12345678"),
       with_header(R"({"__metadata__":{"a":1}})", ""),
   };
@@ -124,7 +125,8 @@ TEST_CASE("safetensors: damaged files are corrupt artifacts") {
 
 TEST_CASE("atomic files: a target that cannot be written is a store failure and leaves nothing behind") {
   TemporaryFolder folder;
-  CHECK(cause_of([&] { write_text_atomically(folder.path() / "no" / "file", "x"); }) == FailureCause::store_unavailable);
+  CHECK(cause_of([&] { write_text_atomically(folder.path() / "no" / "file", "x"); }) ==
+        FailureCause::store_unavailable);
   std::filesystem::create_directory(folder.path() / "taken");
   CHECK(cause_of([&] { write_text_atomically(folder.path() / "taken", "x"); }) == FailureCause::store_unavailable);
   CHECK(std::distance(std::filesystem::directory_iterator(folder.path()), {}) == 1);

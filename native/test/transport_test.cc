@@ -113,8 +113,7 @@ TEST_CASE("transport: ranks that never come are named") {
   const std::vector<std::string> addresses = {listener.address(), absent.address(), absent.address()};
   const auto start = Clock::now();
   const JobFailure failure = failure_of([&] {
-    connect_tcp(std::move(listener),
-                {.generation = "g", .rank = 0, .addresses = addresses, .connect_timeout_ms = 200});
+    connect_tcp(std::move(listener), {.generation = "g", .rank = 0, .addresses = addresses, .connect_timeout_ms = 200});
   });
   CHECK(failure.cause() == FailureCause::peer_lost);
   CHECK(std::string(failure.what()).find("rank 1 2 did not join") != std::string::npos);
@@ -151,25 +150,24 @@ TEST_CASE("transport: abort from another thread ends a blocked exchange, and the
 TEST_CASE("transport: a silent peer is lost after the timeout") {
   std::atomic<int> named{0};
   std::atomic<bool> done{false};
-  run_gang(
-      2,
-      [&](Transport& transport) {
-        std::byte byte[1];
-        const RecvPart recv{1, byte};
-        if (transport.rank() == 1) {
-          while (!done.load()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
-          return;
-        }
-        const auto start = Clock::now();
-        const JobFailure failure = failure_of([&] { transport.exchange({}, std::span(&recv, 1)); });
-        done = true;
-        const double elapsed_ms = milliseconds_since(start);
-        if (elapsed_ms >= 200 && elapsed_ms < 2000 &&
-            std::string(failure.what()).find("rank 1 is lost: silent") != std::string::npos) {
-          named.fetch_add(1);
-        }
-      },
-      {.silence_timeout_ms = 200});
+  run_gang(2,
+           [&](Transport& transport) {
+             std::byte byte[1];
+             const RecvPart recv{1, byte};
+             if (transport.rank() == 1) {
+               while (!done.load()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+               return;
+             }
+             const auto start = Clock::now();
+             const JobFailure failure = failure_of([&] { transport.exchange({}, std::span(&recv, 1)); });
+             done = true;
+             const double elapsed_ms = milliseconds_since(start);
+             if (elapsed_ms >= 200 && elapsed_ms < 2000 &&
+                 std::string(failure.what()).find("rank 1 is lost: silent") != std::string::npos) {
+               named.fetch_add(1);
+             }
+           },
+           {.silence_timeout_ms = 200});
   CHECK(named.load() == 1);
 }
 

@@ -26,7 +26,8 @@ constexpr const char* kUsage =
     "\n"
     "job.json: {\"kind\", \"recipe\", \"inputs\": {name: path}, \"outputDir\", \"scratchDir\", \"resumeDir\"?,\n"
     "           \"checkpointIntervalSteps\"?, \"threads\"?,\n"
-    "           \"gang\"?: {\"rank\", \"world\", \"generation\", \"addresses\": [\"host:port\"], \"listen\": \"host:port\"}}\n";
+    "           \"gang\"?: {\"rank\", \"world\", \"generation\", \"addresses\": [\"host:port\"], \"listen\": "
+    "\"host:port\"}}\n";
 
 volatile std::sig_atomic_t stop_requested = 0;
 

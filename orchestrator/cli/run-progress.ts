@@ -35,7 +35,7 @@ export class RunProgress {
 
   event = (event: WatchRunResponse__Output): void => {
     if (event.stage !== '') this.openStage(event.stage);
-    if (event.note !== undefined && event.entry === 'note') this.note(event.note);
+    if (event.note !== undefined && event.entry === 'note') this.note(event.note.replaceAll(`${event.runId}/`, ''));
     else if (event.jobEvent) this.jobEvent(event.workerId, event.jobEvent);
   };
 

@@ -7,6 +7,11 @@ import type { FleetRegistry } from './registry.js';
 
 const ENDED_STATES = new Set(['done', 'failed', 'cancelled']);
 
+interface CodebooksSummary {
+  levels: { usage: number; perplexity: number; deadCodes: number }[];
+  uniqueRateBeforeFit: number;
+}
+
 export class RunMetrics {
   readonly #metrics: Metrics;
 
@@ -14,7 +19,10 @@ export class RunMetrics {
     this.#metrics = metrics;
   }
 
-  jobEvent({ runId: run, stage }: { runId: string; stage: string }, event: JobEvent__Output): void {
+  jobEvent(
+    { runId: run, stage, jobId }: { runId: string; stage: string; jobId?: string },
+    event: JobEvent__Output,
+  ): void {
     const metrics = this.#metrics;
     if (event.step != null) {
       const { step, stepsTotal } = event.step;
@@ -29,9 +37,22 @@ export class RunMetrics {
       metrics.set('collimate_checkpoint_last_success_timestamp_seconds', { run, stage }, Date.now() / 1000);
     } else if (event.rank === 0 && event.finished != null) {
       metrics.inc('collimate_jobs_total', { run, stage, outcome: 'finished' });
+      if (jobId?.endsWith('/codebooks') === true) this.#codebooks(run, event.finished.resultJson);
     } else if (event.failed != null) {
       metrics.inc('collimate_jobs_total', { run, stage, outcome: 'failed' });
     }
+  }
+
+  /** What the summary of job `codebooks` says of its levels (native/JOBS.md). */
+  #codebooks(run: string, resultJson: string): void {
+    const { summary } = JSON.parse(resultJson) as { summary: CodebooksSummary };
+    for (const [index, { usage, perplexity, deadCodes }] of summary.levels.entries()) {
+      const level = String(index + 1);
+      this.#metrics.set('collimate_codebook_usage_ratio', { run, level }, usage);
+      this.#metrics.set('collimate_codebook_perplexity', { run, level }, perplexity);
+      this.#metrics.set('collimate_codebook_dead_codes', { run, level }, deadCodes);
+    }
+    this.#metrics.set('collimate_codebook_collision_ratio', { run }, 1 - summary.uniqueRateBeforeFit);
   }
 
   incident(run: string, { stage, cause }: Incident): void {

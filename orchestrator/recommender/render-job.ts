@@ -55,14 +55,19 @@ export const renderJob: DomainJob = async (context) => {
     sizes: { shape: [2], data: int64([tokenizer.vocabularySize, tokenizer.firstItemToken]) },
   });
   await writeSafetensors(outputPath(context, outputs.train_examples), examples);
-  await writeSafetensors(outputPath(context, outputs.test_prompts), testPromptTensors(dataset, form));
-  await writeSafetensors(outputPath(context, outputs.publish_prompts), publishPromptTensors(dataset, form));
+  const testPrompts = testPromptTensors(dataset, form);
+  const publishPrompts = publishPromptTensors(dataset, form);
+  await writeSafetensors(outputPath(context, outputs.test_prompts), testPrompts);
+  await writeSafetensors(outputPath(context, outputs.publish_prompts), publishPrompts);
   context.report(2, 2, { examples: count(examples['offsets']) - 1 });
   const summary = {
     vocabularySize: tokenizer.vocabularySize,
     firstItemToken: tokenizer.firstItemToken,
     examples: count(examples['offsets']) - 1,
     tokens: count(examples['tokens']),
+    // Prompts by output name: ranking cuts its shards by them.
+    test_prompts: count(testPrompts['offsets']) - 1,
+    publish_prompts: count(publishPrompts['offsets']) - 1,
     templateTokens: templates.map((words) => words.length),
   };
   return { outputs, summary };

@@ -118,22 +118,37 @@ Trainable read_adapter_config(const std::string& text, int64_t& first_row) {
   return trainable;
 }
 
-// W += scale B A
-void merge_adapter(Parameters& parameters, const LinearNumbers& linear) {
-  if (linear.lora_a < 0) return;
-  const Parameter& weight = parameters.at(linear.weight);
-  const int64_t rank = parameters.trainable().rank;
-  gemm_single({.m = weight.shape[0],
-               .n = weight.shape[1],
+// W += scale B A, for a matrix whose adapter the file holds.
+void merge_adapter(Parameters& parameters, int number, const SafetensorsFile& file, const Trainable& trainable) {
+  const Parameter& weight = parameters.at(number);
+  const std::string module = "base_model.model." + weight.name.substr(0, weight.name.rfind('.'));
+  if (!file.has(module + ".lora_A.weight")) return;
+  const int64_t out = weight.shape[0], in = weight.shape[1], rank = trainable.rank;
+  const auto a = file.f32(module + ".lora_A.weight", {rank, in});
+  const auto b = file.f32(module + ".lora_B.weight", {out, rank});
+  gemm_single({.m = out,
+               .n = in,
                .k = rank,
-               .alpha = parameters.trainable().scale(),
-               .a = parameters.data(linear.lora_b),
+               .alpha = trainable.scale(),
+               .a = b.data(),
                .lda = rank,
-               .b = parameters.data(linear.lora_a),
-               .ldb = weight.shape[1],
+               .b = a.data(),
+               .ldb = in,
                .beta = 1.0f,
-               .c = parameters.data(linear.weight),
-               .ldc = weight.shape[1]});
+               .c = parameters.data(number),
+               .ldc = in});
+}
+
+// Overwrites the rows of a table that the file holds.
+struct TableRows {
+  int number = -1;
+  int64_t first = 0;
+  const char* name = nullptr;
+};
+void read_table_rows(Parameters& parameters, const TableRows& rows, const SafetensorsFile& file) {
+  const Parameter& table = parameters.at(rows.number);
+  const auto values = file.f32(rows.name, {table.shape[0] - rows.first, table.shape[1]});
+  std::copy(values.begin(), values.end(), parameters.data(rows.number) + rows.first * table.shape[1]);
 }
 
 // Copies the trained parameters of `file` over the values.
@@ -224,13 +239,17 @@ Parameters load_model(const std::filesystem::path& model, const std::map<std::st
     read_trained(parameters, file);
     return parameters;
   }
-  options.trainable = read_adapter_config(adapter->second, options.first_trained_row);
+  int64_t first_row = 0;
+  const Trainable trainable = read_adapter_config(adapter->second, first_row);
   Parameters parameters(std::move(options));
   load_base(parameters, BaseFiles::from_inputs(inputs), /*seed=*/0);  // every new row is among the trained ones
-  read_trained(parameters, file);
+  read_table_rows(parameters, {.number = parameters.embedding(), .first = first_row, .name = kEmbeddingRows}, file);
+  if (parameters.head() != parameters.embedding()) {
+    read_table_rows(parameters, {.number = parameters.head(), .first = first_row, .name = kHeadRows}, file);
+  }
   for (const LayerNumbers& layer : parameters.layers()) {
     for (const LinearNumbers& linear : {layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down}) {
-      merge_adapter(parameters, linear);
+      merge_adapter(parameters, linear.weight, file, trainable);
     }
   }
   return parameters;
