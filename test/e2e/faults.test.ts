@@ -82,7 +82,7 @@ describe('faults', () => {
 
     it('pause frees the workers at a checkpoint, resume goes on to the same digest; history stays short', async () => {
       // A limit below one stage's events forces the stage to continue as new while its job runs on.
-      const plan = await cluster.plan(['historyEventsMax=40', 'checkpoints.tune=3']);
+      const plan = await cluster.plan(['historyEventsMax=50', 'checkpoints.tune=3']);
       const reached = cluster.firstEvent(plan.runId, stepOf('tune', 4));
       const handle = await cluster.submit(plan);
       await reached;

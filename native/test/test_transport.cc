@@ -1,6 +1,4 @@
 // The TCP transport: full exchanges, refused generations, aborts, silence, and a killed process.
-#include "collective/transport.h"
-
 #include <doctest/doctest.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -10,6 +8,7 @@
 #include <chrono>
 #include <numeric>
 
+#include "collective/transport.h"
 #include "core/failure.h"
 #include "test/gang.h"
 

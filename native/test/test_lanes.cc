@@ -1,12 +1,11 @@
 // The lane reduction: every world size gives the bytes of the complete binary tree.
-#include "core/lanes.h"
-
 #include <doctest/doctest.h>
 
 #include <cstring>
 #include <mutex>
 
 #include "core/failure.h"
+#include "core/lanes.h"
 #include "core/philox.h"
 #include "test/gang.h"
 

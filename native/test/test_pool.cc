@@ -1,6 +1,4 @@
 // The pool: every item once, nesting, exceptions, and the floating-point mode of its threads.
-#include "core/pool.h"
-
 #include <doctest/doctest.h>
 #include <immintrin.h>
 
@@ -9,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/pool.h"
 #include "core/tree_sum.h"
 
 namespace collimate {

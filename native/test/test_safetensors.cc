@@ -1,6 +1,4 @@
 // Safetensors: round trips, stable bytes, and a clear failure for every kind of damage.
-#include "core/safetensors.h"
-
 #include <doctest/doctest.h>
 
 #include <cstring>
@@ -9,6 +7,7 @@
 
 #include "core/atomic_file.h"
 #include "core/failure.h"
+#include "core/safetensors.h"
 #include "core/sha256.h"
 #include "test/temporary_folder.h"
 

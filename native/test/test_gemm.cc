@@ -1,6 +1,4 @@
 // Products against a double-precision reference, and byte-equality at 1, 2 and 3 threads.
-#include "core/gemm.h"
-
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -8,6 +6,7 @@
 #include <limits>
 #include <vector>
 
+#include "core/gemm.h"
 #include "core/philox.h"
 
 namespace collimate {

@@ -1,6 +1,4 @@
 // The job host: checkpoints, control flags, specs, failure mapping.
-#include "core/job.h"
-
 #include <doctest/doctest.h>
 
 #include <future>
@@ -9,6 +7,7 @@
 
 #include "core/atomic_file.h"
 #include "core/failure.h"
+#include "core/job.h"
 #include "core/job_session.h"
 #include "core/numerics_class.h"
 #include "test/temporary_folder.h"

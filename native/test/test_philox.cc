@@ -1,11 +1,11 @@
 // Philox against the vectors of its authors, and the properties that draws must have.
-#include "core/philox.h"
-
 #include <doctest/doctest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+
+#include "core/philox.h"
 
 namespace collimate {
 

@@ -1,11 +1,11 @@
 // Own exp, log, sin and cos against the C library in double (or long double) precision; stated errors are checked.
-#include "core/math.h"
-
 #include <doctest/doctest.h>
 
 #include <cmath>
 #include <limits>
 #include <vector>
+
+#include "core/math.h"
 
 namespace collimate {
 namespace {
