@@ -11,7 +11,7 @@ namespace {
 
 std::string failure_of(const ToyRun& run, FailureCause cause) {
   const TemporaryFolder folder;
-  RecordingHost host;
+  TuneHost host;
   try {
     run_rank_of(run, folder.path(), host, nullptr);
   } catch (const JobFailure& failure) {
@@ -25,7 +25,7 @@ std::string failure_of(const ToyRun& run, FailureCause cause) {
 std::vector<std::string> gang_bytes(const ToyRun& run, int world, const std::filesystem::path& folder) {
   std::vector<std::string> bytes(static_cast<size_t>(world));
   run_gang(world, [&](Transport& transport) {
-    RecordingHost host;
+    TuneHost host;
     const auto own = folder / ("rank-" + std::to_string(transport.rank()));
     CHECK(run_rank_of(run, own, host, &transport).kind == JobOutcome::Kind::finished);
     bytes[static_cast<size_t>(transport.rank())] = output_bytes(own);
@@ -40,7 +40,7 @@ TEST_CASE("tune: learns a toy task, reports every step, and its model loads for 
   write_toy_inputs(folder.path());
   ToyRun run = toy_run(folder.path(), 150);
   run.recipe["dropout"] = 0.0;
-  RecordingHost host;
+  TuneHost host;
   const JobOutcome outcome = run_rank_of(run, folder.path(), host, nullptr);
   CHECK(outcome.kind == JobOutcome::Kind::finished);
   CHECK(outcome.step == 150);
@@ -66,7 +66,7 @@ TEST_CASE("tune: 1, 2 and 3 threads, and 1, 2, 3 and 4 ranks, give the same byte
   const TemporaryFolder folder;
   write_toy_inputs(folder.path());
   ToyRun run = toy_run(folder.path(), 8);
-  RecordingHost host;
+  TuneHost host;
   run_rank_of(run, folder.path() / "alone", host, nullptr);
   const std::string expected = output_bytes(folder.path() / "alone");
   for (const int threads : {2, 3}) {
@@ -92,7 +92,7 @@ TEST_CASE(
   const TemporaryFolder folder;
   write_toy_inputs(folder.path());
   ToyRun run = toy_run(folder.path(), 10);
-  RecordingHost plain, saving;
+  TuneHost plain, saving;
   run_rank_of(run, folder.path() / "plain", plain, nullptr);
   const std::string expected = output_bytes(folder.path() / "plain");
   run.checkpoint_interval = 3;
@@ -105,7 +105,7 @@ TEST_CASE(
     CAPTURE(step);
     REQUIRE(saving.checkpoints.count(step) == 1);
     run.resume = saving.checkpoints[step];
-    RecordingHost host;
+    TuneHost host;
     const auto own = folder.path() / ("resumed-" + std::to_string(step));
     run_rank_of(run, own, host, nullptr);
     CHECK(host.steps.front() == step + 1);
@@ -119,11 +119,11 @@ TEST_CASE("tune: one rank's stop request stops all at one step, with the checkpo
   const TemporaryFolder folder;
   write_toy_inputs(folder.path());
   ToyRun run = toy_run(folder.path(), 10);
-  RecordingHost saving;
+  TuneHost saving;
   run.checkpoint_interval = 5;
   run_rank_of(run, folder.path() / "alone", saving, nullptr);
   run.checkpoint_interval = 0;
-  std::vector<RecordingHost> hosts(3);
+  std::vector<TuneHost> hosts(3);
   hosts[2].stop_after = 4;  // agreed in the reduction of step 5
   run_gang(3, [&](Transport& transport) {
     const int rank = transport.rank();
@@ -140,7 +140,7 @@ TEST_CASE("tune: one rank's stop request stops all at one step, with the checkpo
 TEST_CASE("tune: an abandoned attempt ends with JobAborted") {
   const TemporaryFolder folder;
   write_toy_inputs(folder.path());
-  RecordingHost host;
+  TuneHost host;
   host.abort_after = 2;
   CHECK_THROWS_AS(run_rank_of(toy_run(folder.path(), 10), folder.path(), host, nullptr), JobAborted);
   CHECK(host.steps.size() == 2);

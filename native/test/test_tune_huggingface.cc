@@ -44,7 +44,7 @@ ToyRun lora_run(const std::filesystem::path& folder, int64_t steps) {
 
 std::string failure_of(const ToyRun& run) {
   const TemporaryFolder folder;
-  RecordingHost host;
+  TuneHost host;
   try {
     run_rank_of(run, folder.path(), host, nullptr);
   } catch (const JobFailure& failure) {
@@ -66,7 +66,7 @@ TEST_CASE("tune: adapters learn over a frozen base, hold only what was trained, 
   const TemporaryFolder folder;
   ToyRun run = lora_run(folder.path(), 60);
   run.recipe["dropout"] = 0.0;
-  RecordingHost host;
+  TuneHost host;
   const JobOutcome outcome = run_rank_of(run, folder.path(), host, nullptr);
   const SafetensorsFile losses = SafetensorsFile::open(outcome.outputs.at("loss_curve"));
   const auto curve = losses.f32("loss", {60});
@@ -109,13 +109,13 @@ TEST_CASE("tune: adapters learn over a frozen base, hold only what was trained, 
 TEST_CASE("tune: adapters give the same bytes at 1 and 3 ranks, and after a resume") {
   const TemporaryFolder folder;
   ToyRun run = lora_run(folder.path(), 6);
-  RecordingHost saving, resumed;
+  TuneHost saving, resumed;
   run.checkpoint_interval = 4;
   run_rank_of(run, folder.path() / "alone", saving, nullptr);
   const std::string expected = output_bytes(folder.path() / "alone");
   run.checkpoint_interval = 0;
   run_gang(3, [&](Transport& transport) {
-    RecordingHost host;
+    TuneHost host;
     const auto own = folder.path() / ("rank-" + std::to_string(transport.rank()));
     run_rank_of(run, own, host, &transport);
     CHECK(output_bytes(own) == expected);
@@ -129,7 +129,7 @@ TEST_CASE("tune: a Hugging Face base can be trained in full, from several shards
   const TemporaryFolder folder;
   ToyRun run = lora_run(folder.path(), 2);
   run.recipe["trainable"] = {{"kind", "full"}};
-  RecordingHost host;
+  TuneHost host;
   run_rank_of(run, folder.path() / "one", host, nullptr);
   const SafetensorsFile whole = SafetensorsFile::open(base_folder() / "model.safetensors");
   std::vector<SafetensorsWriter> shards(2);

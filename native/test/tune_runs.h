@@ -78,7 +78,7 @@ inline Json toy_recipe(int64_t steps) {
           {"seed", 5}};
 }
 
-class RecordingHost : public JobHost {
+class TuneHost : public JobHost {
  public:
   void on_step(int64_t step, int64_t, const std::map<std::string, double>& metrics) override {
     steps.push_back(step);
