@@ -1,21 +1,12 @@
 /** Where the command line finds the project it belongs to: its root, its compiled code and its entry points. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+import { projectRoot as findProjectRoot, readBuildInfo } from '../build-info.js';
 import { CliError } from './cli-error.js';
 
 const here = dirname(fileURLToPath(import.meta.url));
-
-function findProjectRoot(): string {
-  for (let folder = here; folder !== dirname(folder); folder = dirname(folder)) {
-    const file = join(folder, 'package.json');
-    if (existsSync(file) && (JSON.parse(readFileSync(file, 'utf8')) as { name?: string }).name === 'collimate') {
-      return folder;
-    }
-  }
-  throw new CliError('badInput', `expected a package.json named "collimate" above ${here}; reinstall the project`);
-}
 
 export const projectRoot = findProjectRoot();
 
@@ -40,5 +31,5 @@ export function entryPoint(name: EntryPoint): string {
 }
 
 export function projectVersion(): string {
-  return (JSON.parse(readFileSync(join(projectRoot, 'package.json'), 'utf8')) as { version: string }).version;
+  return readBuildInfo().version;
 }

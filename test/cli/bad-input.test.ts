@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { type ProcessTable } from '../../orchestrator/cli/home.js';
-import { cli, temporaryHome } from '../harness/cli.js';
+import { cli, temporaryHome } from '../support/cli.js';
 
 const TINY = join('deploy', 'examples', 'tiny.yaml');
 

@@ -5,7 +5,7 @@ import { afterAll, describe, expect, test } from 'vitest';
 
 import { type ProcessRecord, type ProcessTable } from '../../orchestrator/cli/home.js';
 import { isAlive, sendSignal } from '../../orchestrator/cli/process-control.js';
-import { cli, cliStarted, eventually, temporaryHome } from '../harness/cli.js';
+import { cli, cliStarted, eventually, temporaryHome } from '../support/cli.js';
 
 function tableOf(home: string): ProcessTable {
   return JSON.parse(readFileSync(join(home, 'processes.json'), 'utf8')) as ProcessTable;

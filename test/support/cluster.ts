@@ -40,7 +40,10 @@ export interface WorkerShape {
 export class Cluster {
   readonly store: ArtifactStore;
   readonly workers = new Map<string, TestChild>();
+  /** host:port of the controller's metrics. */
+  controllerMetrics = '';
   #controller: TestChild | null = null;
+  #server: TestChild | null = null;
   #temporal: TestChild | null = null;
   #client: Client | null = null;
 
@@ -95,7 +98,7 @@ export class Cluster {
       ...['--listen', `127.0.0.1:${String(controller)}`, '--metrics', '127.0.0.1:0'],
       ...['--store', this.store.url, '--serving', join(this.folder, 'serving')],
     ]);
-    await this.#controller.ready();
+    this.controllerMetrics = (await this.#controller.ready()).metrics;
   }
 
   async startWorker({ id, threads = 1 }: WorkerShape): Promise<TestChild> {
@@ -107,6 +110,22 @@ export class Cluster {
     this.workers.set(id, child);
     await child.ready();
     return child;
+  }
+
+  /** Starts the recommender service; answers its address. */
+  async startServer(): Promise<string> {
+    const main = join(ROOT, 'dist/orchestrator/serving/main.js');
+    const args = [
+      main,
+      '--serving',
+      join(this.folder, 'serving'),
+      '--listen',
+      '127.0.0.1:0',
+      '--metrics',
+      '127.0.0.1:0',
+    ];
+    this.#server = this.#child('serve', process.execPath, args);
+    return (await this.#server.ready()).address;
   }
 
   get temporal(): TestChild {
@@ -188,7 +207,7 @@ export class Cluster {
 
   async close(): Promise<void> {
     await this.#client?.connection.close();
-    const children = [...this.workers.values(), this.#controller, this.#temporal];
+    const children = [...this.workers.values(), this.#server, this.#controller, this.#temporal];
     await Promise.all(children.flatMap((child) => (child == null ? [] : [child.kill()])));
     await rm(this.folder, { recursive: true, force: true });
   }
