@@ -41,12 +41,29 @@ export default tseslint.config(
   ),
   forbid(
     ['orchestrator/recommender'],
-    ['**/controller/**', '**/activities/**', '**/fleet/**', '**/cli/**', '**/serving/**', '**/native/**', '@temporalio/*', '@grpc/*'],
+    [
+      '**/controller/**',
+      '**/activities/**',
+      '**/fleet/**',
+      '**/cli/**',
+      '**/serving/**',
+      '**/native/**',
+      '@temporalio/*',
+      '@grpc/*',
+    ],
     'The domain depends on nothing but contract types.',
   ),
   forbid(
     ['orchestrator/artifacts', 'orchestrator/telemetry'],
-    ['**/controller/**', '**/activities/**', '**/fleet/**', '**/cli/**', '**/serving/**', '**/recommender/**', '**/native/**'],
+    [
+      '**/controller/**',
+      '**/activities/**',
+      '**/fleet/**',
+      '**/cli/**',
+      '**/serving/**',
+      '**/recommender/**',
+      '**/native/**',
+    ],
     'Artifacts and telemetry are below everything else.',
   ),
   forbid(
@@ -54,7 +71,11 @@ export default tseslint.config(
     ['**/controller/**', '**/activities/**', '**/cli/**', '**/native/**'],
     'Fleet and serving are used by activities and the controller, never the reverse.',
   ),
-  forbid(['orchestrator/activities'], ['**/controller/**', '**/cli/**', '**/native/**'], 'Activities use fleet, artifacts, recommender.'),
+  forbid(
+    ['orchestrator/activities'],
+    ['**/controller/**', '**/cli/**', '**/native/**'],
+    'Activities use fleet, artifacts, recommender.',
+  ),
   forbid(
     ['native/worker'],
     ['**/controller/**', '**/activities/**', '**/cli/**', '@temporalio/*'],
@@ -65,7 +86,10 @@ export default tseslint.config(
     rules: {
       'no-restricted-syntax': [
         'error',
-        { selector: "CallExpression[callee.property.name='localeCompare']", message: 'Locale-dependent order changes results.' },
+        {
+          selector: "CallExpression[callee.property.name='localeCompare']",
+          message: 'Locale-dependent order changes results.',
+        },
         { selector: "Identifier[name='Intl']", message: 'Locale data changes results.' },
       ],
     },

@@ -1,7 +1,8 @@
 /**
  * What the long-running processes share: flags with environment fallbacks, the ready line, and an orderly end.
  *
- * 1. Flag > environment (`COLLIMATE_<FLAG>`) > default; a missing or unknown flag is a usage error (exit code 2).
+ * 1. Flag > environment (`COLLIMATE_<FLAG>`, for --temporal `COLLIMATE_TEMPORAL_ADDRESS`) > default; a missing or unknown
+ *    flag is a usage error (exit code 2).
  * 2. Standard output carries one line, the ready line; everything else is logged to standard error.
  */
 import { parseArgs } from 'node:util';
@@ -26,12 +27,17 @@ export function parseOptions<Name extends string>(
     throw new UsageError(error instanceof Error ? error.message : String(error));
   }
   const resolved = names.map((name) => {
-    const environmentName = `COLLIMATE_${name.toUpperCase().replaceAll('-', '_')}`;
+    const environmentName = environmentNameOf(name);
     const value = values[name] ?? process.env[environmentName] ?? defaults[name];
     if (typeof value !== 'string') throw new UsageError(`expected --${name} (or ${environmentName}), got nothing`);
     return [name, value] as const;
   });
   return Object.fromEntries(resolved) as Record<Name, string>;
+}
+
+/** COLLIMATE_TEMPORAL names the server's program, so the flag's fallback needs another name. */
+function environmentNameOf(flag: string): string {
+  return flag === 'temporal' ? 'COLLIMATE_TEMPORAL_ADDRESS' : `COLLIMATE_${flag.toUpperCase().replaceAll('-', '_')}`;
 }
 
 /** Splits `host:port`. */

@@ -36,6 +36,8 @@ export interface AcquireRequest extends Attempt {
   min: number;
   max: number;
   waitSeconds: number;
+  /** With `min` workers free, how long to wait for up to `max` before the gang starts smaller. */
+  fullGangWaitSeconds: number;
 }
 
 export interface StartRequest extends Attempt {

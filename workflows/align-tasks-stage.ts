@@ -1,5 +1,6 @@
 /** Stage 2 of the paper, Alignment Task: tasks are rendered to token shards and the language model is tuned on them. */
-import type { Digest, StageInput, StageResult } from './contract.js';
+import { tokenizerFiles, weightFiles } from './base-files.js';
+import type { StageInput, StageResult } from './contract.js';
 import { runStage } from './stage.js';
 
 export function alignTasksStage(input: StageInput): Promise<StageResult> {
@@ -25,15 +26,10 @@ export function alignTasksStage(input: StageInput): Promise<StageResult> {
       inputs: {
         train_examples: stage.output('render', 'train_examples'),
         vocabulary: stage.output('render', 'vocabulary'),
-        ...baseFiles,
+        ...weightFiles(baseFiles),
       },
       workersMax: fleet.max,
       checkpointIntervalSteps: checkpointIntervalSteps.tune,
     });
   });
-}
-
-/** A Hugging Face base brings its tokenizer, which rendering extends by the item tokens; weights are not read there. */
-function tokenizerFiles(baseFiles: Record<string, Digest>): Record<string, Digest> {
-  return Object.fromEntries(Object.entries(baseFiles).filter(([name]) => name.endsWith('.json')));
 }

@@ -1,6 +1,7 @@
 /** Fan-out of ranking: a prompt file is cut into shards of a size that the run fixes, each an independent job. */
 import { ApplicationFailure } from '@temporalio/workflow';
 
+import { weightFiles } from './base-files.js';
 import type { Stage } from './stage.js';
 
 /** Shards under way at once; more would only queue for workers. */
@@ -28,7 +29,7 @@ export async function rankShards(
       model: stage.output('tune', 'model'),
       prompts: stage.output('render', prompts),
       vocabulary: stage.output('render', 'vocabulary'),
-      ...baseFiles,
+      ...weightFiles(baseFiles),
     },
     workersMax: 1,
     checkpointIntervalSteps: 0,

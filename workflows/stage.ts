@@ -59,6 +59,8 @@ const FAILURE_BUDGETS: Record<FailureCause, number> = {
   no_workers: 0,
 };
 const BACKOFF_MS_MAX = 15_000;
+const FULL_GANG_WAIT_SECONDS = 1;
+const REPLACEMENT_WAIT_SECONDS = 4;
 
 const quick = proxyActivities<Activities>({
   startToCloseTimeout: '60 s',
@@ -287,6 +289,8 @@ export class Stage {
           min: request.workersMax === 1 ? 1 : Math.min(plan.fleet.min, request.workersMax),
           max: request.workersMax,
           waitSeconds: plan.fleet.waitSeconds,
+          // After a loss a replacement is often seconds away, and a smaller gang is slower to the end.
+          fullGangWaitSeconds: epoch > 1 ? REPLACEMENT_WAIT_SECONDS : FULL_GANG_WAIT_SECONDS,
         });
         const { checkpointIntervalSteps } = request;
         const start = { ...attempt, members, key: progress.key, spec, checkpointIntervalSteps };

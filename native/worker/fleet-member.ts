@@ -69,7 +69,7 @@ export class FleetMembership {
       this.#joined = false;
       if (!this.#closed)
         setTimeout(() => {
-          this.#connect();
+          if (!this.#closed) this.#connect();
         }, RECONNECT_MS);
     };
     stream.on('data', (response: JoinResponse__Output) => {

@@ -1,5 +1,5 @@
 /** The worker's gRPC service: a thin layer from messages to the lease and to job runs. */
-import { status, type sendUnaryData, type ServerUnaryCall } from '@grpc/grpc-js';
+import { Metadata, status, type sendUnaryData, type ServerUnaryCall } from '@grpc/grpc-js';
 
 import type { JobRef__Output } from '../../proto/generated/collimate/v1/JobRef.js';
 import type { WorkerServiceHandlers } from '../../proto/generated/collimate/v1/WorkerService.js';
@@ -103,10 +103,13 @@ export function workerService({ workerId, numericsClass, host }: ServiceOptions)
       try {
         run = requireRun(call.request.job);
       } catch (error) {
-        call.destroy(asServiceError(error));
+        // Not `destroy`: that ends the stream without telling the caller why, or that it ended at all.
+        call.emit('error', asServiceError(error));
         return;
       }
       const { order } = run;
+      // Tells the caller that it is attached, however long the first event takes.
+      call.sendMetadata(new Metadata());
       const unfollow = run.events.follow(call.request.afterSequence, (event) => {
         call.write({ event: { jobId: order.jobId, epoch: order.epoch, rank: order.rank, ...event } });
         if (event.finished != null || event.stopped != null || event.failed != null) call.end();

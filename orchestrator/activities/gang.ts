@@ -17,8 +17,6 @@ import { classified, classifyingStoreErrors } from './failures.js';
 const LEASE_TTL_MS = 15_000;
 const HEARTBEAT_MS = 1_000;
 const POLL_MS = 250;
-/** With `min` workers free, how long to wait for more before the gang starts smaller. */
-const FULL_GANG_GRACE_MS = 1_000;
 
 type GangActivities = Pick<Activities, 'acquireGang' | 'startGang' | 'awaitGang' | 'stopGang' | 'releaseGang'>;
 
@@ -59,8 +57,8 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
           .slice(0, request.max);
         if (free.length >= request.min) {
           enoughSinceMs ??= Date.now();
-          const full = free.length === request.max || free.length === compatible.length;
-          if (full || Date.now() - enoughSinceMs > FULL_GANG_GRACE_MS) {
+          const waitedMs = Date.now() - enoughSinceMs;
+          if (free.length === request.max || waitedMs > request.fullGangWaitSeconds * 1000) {
             if (await reserveAll(request, free)) {
               metrics.observe(
                 'collimate_queue_wait_duration_seconds',

@@ -18,6 +18,7 @@ export function fleetService(fleet: FleetRegistry, events: RunEvents): FleetServ
       };
       call.on('data', (request: JoinRequest__Output) => {
         if (request.hello != null) {
+          leave();
           const { workerId, address, metricsAddress, numericsClass, engineRevision, pid } = request.hello;
           member = fleet.join({ workerId, address, metricsAddress, numericsClass, engineRevision, pid });
           call.write({ beatIntervalMs: BEAT_INTERVAL_MS });
@@ -49,7 +50,8 @@ export function fleetService(fleet: FleetRegistry, events: RunEvents): FleetServ
     WatchRun(call) {
       const { runId } = call.request;
       if (runId === '') {
-        call.destroy(Object.assign(new Error('expected a run id'), { code: status.INVALID_ARGUMENT }));
+        // Not `destroy`: that would leave the caller without an answer.
+        call.emit('error', Object.assign(new Error('expected a run id'), { code: status.INVALID_ARGUMENT }));
         return;
       }
       const unfollow = events.follow(runId, (entry) => {

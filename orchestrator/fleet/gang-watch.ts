@@ -128,7 +128,7 @@ export class GangWatch {
       this.#take(state, response.event);
     });
     stream.on('error', (error: Error & { code?: number; details?: string }) => {
-      broken(error.details ?? error.message, error.code === status.NOT_FOUND);
+      broken(plainReason(error.details ?? error.message), error.code === status.NOT_FOUND);
     });
     stream.on('end', () => {
       broken('its event stream ended before the job did', false);
@@ -183,6 +183,11 @@ export class GangWatch {
   #wake(): void {
     for (const wake of this.#waiters.splice(0)) wake();
   }
+}
+
+/** grpc-js wraps the socket's own words in its book-keeping; people want `connect ECONNREFUSED …`. */
+function plainReason(details: string): string {
+  return /Last error: (?:Error: )?(.*?)\.? Resolution note:/.exec(details)?.[1] ?? details;
 }
 
 /** `FAILURE_CAUSE_NAN_LOSS` → `nan_loss`. */

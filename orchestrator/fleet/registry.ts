@@ -37,7 +37,7 @@ interface RegistryEvents {
   joined: [FleetMember];
   lost: [FleetMember];
   changed: [];
-  beat: [];
+  beat: [FleetMember];
 }
 
 const nowSeconds = (): number => Date.now() / 1000;
@@ -45,7 +45,15 @@ const nowSeconds = (): number => Date.now() / 1000;
 export class FleetRegistry extends EventEmitter<RegistryEvents> {
   readonly #members = new Map<string, FleetMember>();
 
+  constructor() {
+    super();
+    // Every gang that waits for workers listens; their number is no sign of a leak.
+    this.setMaxListeners(0);
+  }
+
   join(identity: WorkerIdentity): FleetMember {
+    const replaced = this.#members.get(identity.workerId);
+    if (replaced !== undefined) this.leave(replaced);
     const member = { ...identity, lease: null, joinedUnixSeconds: nowSeconds(), lastSeenUnixSeconds: nowSeconds() };
     this.#members.set(identity.workerId, member);
     this.emit('joined', member);
@@ -56,7 +64,7 @@ export class FleetRegistry extends EventEmitter<RegistryEvents> {
   beat(member: FleetMember, lease: LeaseHolder | null): void {
     member.lastSeenUnixSeconds = nowSeconds();
     this.setLease(member, lease);
-    this.emit('beat');
+    this.emit('beat', member);
   }
 
   setLease(member: FleetMember, lease: LeaseHolder | null): void {

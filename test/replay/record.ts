@@ -5,9 +5,10 @@
  * Names of hosts and processes are taken out; they are no part of what replays.
  */
 import { writeFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 
-import { historyToJSON } from '@temporalio/common/lib/proto-utils.js';
+import proto from '@temporalio/proto';
 
 import { STAGES, stageWorkflowId } from '../../workflows/contract.js';
 import { Cluster, ROOT, stepOf } from '../support/cluster.js';
@@ -24,10 +25,23 @@ try {
   await cluster.result(plan.runId);
   for (const workflowId of [plan.runId, ...STAGES.map((stage) => stageWorkflowId(plan.runId, stage))]) {
     const history = await cluster.client.workflow.getHandle(workflowId).fetchHistory();
-    const text = JSON.stringify(historyToJSON(history), (key, value: unknown) => (key === 'identity' ? '' : value));
-    const file = join(ROOT, 'test/replay/histories', `${workflowId.replace('/', '-')}.json`);
-    await writeFile(file, `${text.replaceAll(cluster.folder, '/cluster')}\n`);
+    const bytes = proto.temporal.api.history.v1.History.encode(withoutIdentities(history)).finish();
+    await writeFile(join(ROOT, 'test/replay/histories', `${workflowId.replace('/', '-')}.binpb`), bytes);
   }
 } finally {
   await cluster.close();
+}
+
+/** A copy in which every `identity` (process and host) is empty. */
+function withoutIdentities<T>(value: T): T {
+  // Sticky task queues are named after the process and its host.
+  if (typeof value === 'string') return value.replaceAll(hostname(), 'host') as T;
+  if (Array.isArray(value)) return value.map(withoutIdentities) as T;
+  // Only plain messages are walked: byte arrays and 64-bit numbers are kept as they are.
+  if (typeof value !== 'object' || value === null || value instanceof Uint8Array || 'unsigned' in value) return value;
+  const entries = Object.entries(value).map(([key, inner]: [string, unknown]) => [
+    key,
+    key === 'identity' ? '' : withoutIdentities(inner),
+  ]);
+  return Object.fromEntries(entries) as T;
 }

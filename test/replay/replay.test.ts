@@ -3,6 +3,7 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
+import proto from '@temporalio/proto';
 import { DefaultLogger, Runtime, Worker } from '@temporalio/worker';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
@@ -12,12 +13,12 @@ const HISTORIES = join(ROOT, 'test/replay/histories');
 const BUNDLE = join(ROOT, 'dist/workflow-bundle.js');
 
 async function replay(codePath: string, file: string): Promise<void> {
-  const history: unknown = JSON.parse(await readFile(join(HISTORIES, file), 'utf8'));
+  const history = proto.temporal.api.history.v1.History.decode(await readFile(join(HISTORIES, file)));
   await Worker.runReplayHistory({ workflowBundle: { codePath } }, history);
 }
 
 describe('recorded histories', async () => {
-  const files = (await readdir(HISTORIES)).filter((name) => name.endsWith('.json'));
+  const files = (await readdir(HISTORIES)).filter((name) => name.endsWith('.binpb'));
   let folder = '';
   beforeAll(async () => {
     Runtime.install({ logger: new DefaultLogger('ERROR', () => undefined) });
@@ -39,11 +40,11 @@ describe('recorded histories', async () => {
     const code = await readFile(BUNDLE, 'utf8');
     const broken = code.replace(
       /await quick\.lookUpJob\(spec\)/,
-      'await quick.lookUpJob(spec), await quick.lookUpJob(spec)',
+      '(await quick.lookUpJob(spec), await quick.lookUpJob(spec))',
     );
     expect(broken).not.toBe(code);
     const codePath = join(folder, 'broken.js');
     await writeFile(codePath, broken);
-    await expect(replay(codePath, 'recorded-align_tasks.json')).rejects.toThrow(/[Nn]ondeterminism/);
+    await expect(replay(codePath, 'recorded-align_tasks.binpb')).rejects.toThrow(/[Nn]ondeterminism/);
   });
 });
