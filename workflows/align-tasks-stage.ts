@@ -28,7 +28,8 @@ export function alignTasksStage(input: StageInput): Promise<StageResult> {
         vocabulary: stage.output('render', 'vocabulary'),
         ...weightFiles(baseFiles),
       },
-      workersMax: fleet.max,
+      // A rank needs a lane of its own.
+      workersMax: Math.min(fleet.max, Number(recipes.tune['lanes'])),
       checkpointIntervalSteps: checkpointIntervalSteps.tune,
     });
   });

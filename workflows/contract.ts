@@ -177,7 +177,13 @@ export interface StageInput {
   /** Results of the stages before, by name. */
   jobs: Record<string, JobResult>;
   paused: boolean;
-  carried: { active: ActiveAttempt | null; incidents: Incident[]; epochs: Record<string, number> } | null;
+  carried: {
+    active: ActiveAttempt | null;
+    incidents: Incident[];
+    epochs: Record<string, number>;
+    /** Results of this stage so far: looked up again, many shards would fill a history before anything new is done. */
+    jobs: Record<string, JobResult>;
+  } | null;
 }
 
 export interface GangMember {

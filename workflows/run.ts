@@ -42,6 +42,13 @@ const activities = proxyActivities<Activities>({
   retry: { initialInterval: '200 ms', backoffCoefficient: 2, maximumInterval: '5 s' },
 });
 
+/** For what waits for workers or writes much; heard of every few seconds, so that a lost one is repeated soon. */
+const long = proxyActivities<Pick<Activities, 'pinRun' | 'publishGeneration'>>({
+  startToCloseTimeout: '30 d',
+  heartbeatTimeout: '10 s',
+  retry: { initialInterval: '200 ms', backoffCoefficient: 2, maximumInterval: '5 s' },
+});
+
 const statusQuery = defineQuery<RunStatus>(STATUS_QUERY);
 const pauseUpdate = defineUpdate<RunStatus>(PAUSE_UPDATE);
 const resumeUpdate = defineUpdate<RunStatus>(RESUME_UPDATE);
@@ -73,9 +80,17 @@ export async function runWorkflow(plan: RunPlan): Promise<RunResult> {
   };
   let current: ChildWorkflowHandle<StageWorkflow> | null = null;
 
+  const tellStage = async (paused: boolean): Promise<void> => {
+    try {
+      await current?.signal(setPausedSignal, paused);
+    } catch (error) {
+      // The stage has just ended; the next one waits for this workflow's own state.
+      if (isCancellation(error)) throw error;
+    }
+  };
   const setPaused = async (paused: boolean): Promise<RunStatus> => {
     status.state = paused ? 'paused' : 'running';
-    await current?.signal(setPausedSignal, paused);
+    await tellStage(paused);
     await activities.recordRunState(plan.runId, null, status.state);
     return status;
   };
@@ -92,7 +107,7 @@ export async function runWorkflow(plan: RunPlan): Promise<RunResult> {
 
   try {
     await activities.recordRunState(plan.runId, null, 'running');
-    const pin = await activities.pinRun(plan);
+    const pin = await long.pinRun(plan);
     status.numericsClass = pin.numericsClass;
     const jobs: Record<string, JobResult> = {};
     for (const [index, [name, workflowType]] of stages.entries()) {
@@ -109,7 +124,7 @@ export async function runWorkflow(plan: RunPlan): Promise<RunResult> {
         parentClosePolicy: 'REQUEST_CANCEL',
       });
       // A pause that came while the child was being started.
-      if (status.state === 'paused') await current.signal(setPausedSignal, true);
+      if (status.state === 'paused') await tellStage(true);
       const result = await current.result();
       current = null;
       Object.assign(jobs, result.jobs);
@@ -118,7 +133,7 @@ export async function runWorkflow(plan: RunPlan): Promise<RunResult> {
       stage.state = 'done';
       await activities.recordRunState(plan.runId, name, 'done');
     }
-    const generation = plan.publish ? await activities.publishGeneration({ plan, jobs }) : null;
+    const generation = plan.publish ? await long.publishGeneration({ plan, jobs }) : null;
     status.result = await activities.finishRun({ plan, pin, jobs, generation });
     status.state = 'done';
     await activities.recordRunState(plan.runId, null, 'done');

@@ -171,9 +171,14 @@ export class Stage {
     return job;
   }
 
-  /** Resolves once no job of the stage is under way any more. */
+  /** Resolves once no job of the stage is under way any more, and none that was carried over and never taken up. */
   async settled(): Promise<void> {
     await Promise.allSettled(this.#underWay);
+    const active = this.#carriedActive;
+    if (active === null) return;
+    this.#carriedActive = null;
+    const { jobId, epoch, members } = active;
+    await quick.releaseGang({ runId: this.plan.runId, stage: this.#name, jobId, epoch, members });
   }
 
   /** Runs one job to its committed result, through as many gangs as it takes. */
@@ -198,8 +203,12 @@ export class Stage {
       engineRevision: pin.engineRevision,
     };
     const jobId = `${plan.runId}/${request.name}`;
-    await condition(() => !this.#paused);
-    const found = await quick.lookUpJob(spec);
+    const done = this.#input.carried?.jobs?.[request.name];
+    // An attempt that was carried over runs on: it is followed to its end, and a pause has to reach it.
+    const goesOn = this.#carriedActive?.jobId === jobId;
+    if (!goesOn && done === undefined) await condition(() => !this.#paused);
+    const found = done === undefined ? await quick.lookUpJob(spec) : { key: done.key, result: done };
+    const known = goesOn ? null : found.result;
     const progress: JobProgress = {
       kind: request.kind,
       key: found.key,
@@ -208,10 +217,10 @@ export class Stage {
       stepsTotal: 0,
       checkpointStep: 0,
       workers: [],
-      memoised: found.result !== null,
+      memoised: known !== null,
     };
     this.#progress.set(request.name, progress);
-    const result = found.result ?? (await this.#attemptUntilDone(request, spec, jobId, progress));
+    const result = known ?? (await this.#attemptUntilDone(request, spec, jobId, progress));
     this.#jobs[request.name] = result;
     return result;
   }
@@ -236,7 +245,7 @@ export class Stage {
     const failures: Partial<Record<FailureCause, number>> = {};
     let bestStep = 0;
     for (;;) {
-      await condition(() => !this.#paused);
+      if (this.#carriedActive?.jobId !== jobId) await condition(() => !this.#paused);
       const event = await this.#attempt(request, spec, jobId, progress);
       if (event.type === 'finished') return event.result;
       if (event.type !== 'failed') continue;
@@ -261,6 +270,9 @@ export class Stage {
         throw ApplicationFailure.nonRetryable(`${request.name}: ${event.message}`, event.cause);
       }
       if (count > 1) await sleep(Math.min(BACKOFF_MS_MAX, 250 * 2 ** count));
+      // A worker may have been lost between its commit and its last word.
+      const { result } = await quick.lookUpJob(spec);
+      if (result !== null) return result;
     }
   }
 
@@ -273,7 +285,8 @@ export class Stage {
   ): Promise<Exclude<GangEvent, { type: 'checkpoint' }>> {
     const { plan, pin } = this.#input;
     const carried = this.#carriedActive?.jobId === jobId ? this.#carriedActive : null;
-    this.#carriedActive = null;
+    // Another job's attempt stays until that job comes for it.
+    if (carried !== null) this.#carriedActive = null;
     const epoch = carried?.epoch ?? (this.#epochs[jobId] ?? 0) + 1;
     this.#epochs[jobId] = epoch;
     progress.epoch = epoch;
@@ -347,7 +360,12 @@ export class Stage {
     const input: StageInput = {
       ...this.#input,
       paused: this.#paused,
-      carried: { active, incidents: this.#incidents, epochs: this.#epochs },
+      carried: {
+        active,
+        incidents: this.#incidents,
+        epochs: this.#epochs,
+        jobs: { ...this.#input.carried?.jobs, ...this.#jobs },
+      },
     };
     return await continueAsNew<(input: StageInput) => Promise<StageResult>>(input);
   }
@@ -357,7 +375,9 @@ export class Stage {
 function failedEvent(error: unknown, step: number): Exclude<GangEvent, { type: 'checkpoint' }> {
   const cause = error instanceof ActivityFailure ? error.cause : error;
   if (cause instanceof ApplicationFailure && cause.type != null && cause.type in FAILURE_BUDGETS) {
-    return { type: 'failed', cause: cause.type as FailureCause, message: cause.message, workerId: null, step };
+    const [worker] = cause.details ?? [];
+    const workerId = typeof worker === 'string' ? worker : null;
+    return { type: 'failed', cause: cause.type as FailureCause, message: cause.message, workerId, step };
   }
   throw error;
 }

@@ -37,7 +37,16 @@ Napi::Object NativeJob::start(Napi::Env env, JobStart start, const Napi::Object&
   job->queue_ = Queue::New(env, "collimate job", 0, 1, job.get());
   job->self_ = job;
   napi_add_env_cleanup_hook(env, on_environment_end, job.get());
-  job->thread_ = std::thread([raw = job.get(), start = std::move(start)]() mutable { raw->run(std::move(start)); });
+  try {
+    job->thread_ = std::thread([raw = job.get(), start = std::move(start)]() mutable { raw->run(std::move(start)); });
+  } catch (...) {
+    // Nothing runs that would settle it: the queue must not keep the process alive.
+    napi_remove_env_cleanup_hook(env, on_environment_end, job.get());
+    job->queue_closed_ = true;
+    job->queue_.Release();
+    job->self_ = nullptr;
+    throw;
+  }
 
   Napi::Object handle = Napi::Object::New(env);
   handle.Set("promise", job->deferred_.Promise());

@@ -37,15 +37,11 @@ class OpWorker : public Napi::AsyncWorker {
  protected:
   void Execute() override {
     // On a thread of its own: library threads are shared, and their floating-point mode must stay as it is.
-    std::thread([this] {
-      try {
-        Pool pool(threads_);
-        prepare_compute_thread();
-        finish_ = compute_(pool);
-      } catch (...) {
-        error_ = std::current_exception();
-      }
-    }).join();
+    try {
+      std::thread([this] { compute(); }).join();
+    } catch (...) {
+      error_ = std::current_exception();  // no thread to be had: the promise must hear of it
+    }
   }
   void OnOK() override {
     if (error_) {
@@ -56,6 +52,16 @@ class OpWorker : public Napi::AsyncWorker {
   }
 
  private:
+  void compute() {
+    try {
+      Pool pool(threads_);
+      prepare_compute_thread();
+      finish_ = compute_(pool);
+    } catch (...) {
+      error_ = std::current_exception();
+    }
+  }
+
   Napi::Promise::Deferred deferred_;
   int threads_;
   Compute compute_;
@@ -91,7 +97,11 @@ class Options {
     }
     return static_cast<uint64_t>(value);
   }
-  int threads() const { return object_.Has("threads") ? static_cast<int>(count("threads")) : 1; }
+  int threads() const {
+    const int64_t threads = object_.Has("threads") ? count("threads") : 1;
+    if (threads > 1024) fail_bad_input("threads is " + std::to_string(threads) + "; expected 1 to 1024");
+    return static_cast<int>(threads);
+  }
   std::vector<float> floats(const char* name, int64_t expected = -1) const {
     const Napi::Value value = object_.Get(name);
     if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_float32_array) {
@@ -194,6 +204,8 @@ Napi::Value residual_encode_op(const Napi::CallbackInfo& info) {
                [rows = options.rows("rows", dim), centroids = options.floats("centroids", levels * codes * dim), dim,
                 levels, codes](Pool& pool) -> Finish {
                  const RowMatrix matrix = matrix_of(rows, dim);
+                 check_rows(pool, matrix, "rows");
+                 check_rows(pool, matrix_of(centroids, dim), "centroids");
                  auto out = std::make_shared<std::vector<int32_t>>(static_cast<size_t>(matrix.rows * levels));
                  residual_encode(pool, matrix, {levels, codes, dim, centroids}, {.codes = *out});
                  return [out](Napi::Env env) { return to_js(env, *out); };

@@ -91,8 +91,10 @@ class Mesh {
       }
       const int left_ms = remaining_ms(deadline_);
       const int ready = ::poll(polled.data(), polled.size(), std::min(left_ms, kSliceMs));
+      // The deadline holds even while something is always ready, such as a caller that cannot be accepted for want of
+      // descriptors.
+      if (left_ms == 0) give_up();
       if (ready > 0) return;
-      if (ready == 0 && left_ms == 0) give_up();
     }
   }
 

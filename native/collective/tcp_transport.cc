@@ -161,7 +161,9 @@ void TcpTransport::exchange(std::span<const SendPart> sends, std::span<const Rec
 namespace collimate {
 
 std::unique_ptr<Transport> connect_tcp(TcpListener listener, const TcpGang& gang) {
-  std::vector<tcp::Descriptor> streams = tcp::connect_mesh(tcp::Descriptor(listener.release()), gang);
+  tcp::Descriptor descriptor(listener.release());
+  if (!descriptor) fail_bad_input("the listener was used up by an earlier job; make a new one for each attempt");
+  std::vector<tcp::Descriptor> streams = tcp::connect_mesh(std::move(descriptor), gang);
   return std::make_unique<tcp::TcpTransport>(gang, std::move(streams));
 }
 

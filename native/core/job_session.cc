@@ -8,6 +8,10 @@
 namespace collimate {
 namespace {
 
+// Ranks wait for the slowest at every step. A peer that is gone is found by its closed stream or by keep-alive probes
+// within seconds; this is for one that hangs, and must stay above the time that a slow rank needs for a step.
+constexpr int kSilenceTimeoutMs = 300'000;
+
 const Json& field(const Json& json, const char* name) {
   if (!json.is_object() || !json.contains(name))
     fail_bad_input(std::string("the job lacks the field \"") + name + "\"");
@@ -75,6 +79,7 @@ JobSpec job_spec_from_json(const Json& json) {
 std::optional<TcpGang> gang_from_json(const Json& json) {
   if (json.is_null()) return std::nullopt;
   TcpGang gang;
+  gang.silence_timeout_ms = kSilenceTimeoutMs;
   gang.generation = text_field(json, "generation");
   gang.rank = static_cast<int>(count_field(json, "rank", 0));
   const Json& addresses = field(json, "addresses");

@@ -12,10 +12,12 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "core/failure.h"
 #include "core/gemm.h"
 
 namespace collimate {
@@ -109,22 +111,33 @@ struct Pool::Impl {
     left.wait(lock, [&] { return joined == 0; });
     if (error) std::rethrow_exception(std::exchange(error, nullptr));
   }
+
+  void dismiss() {
+    {
+      const std::lock_guard lock(mutex);
+      quit = true;
+    }
+    wake.notify_all();
+    for (std::thread& worker : workers) worker.join();
+    workers.clear();
+  }
 };
 
 Pool::Pool(int threads) : impl_(std::make_unique<Impl>()) {
   // Here a processor or a library that cannot serve is an exception; on a worker thread it would end the process.
   prepare_gemm_thread();
-  for (int i = 1; i < threads; ++i) impl_->workers.emplace_back([impl = impl_.get()] { impl->work(); });
+  try {
+    for (int i = 1; i < threads; ++i) impl_->workers.emplace_back([impl = impl_.get()] { impl->work(); });
+  } catch (const std::exception& error) {
+    const std::string started = std::to_string(impl_->workers.size() + 1);
+    impl_->dismiss();  // a thread that nobody joined would end the process
+    throw JobFailure(FailureCause::internal, "expected " + std::to_string(threads) +
+                                                 " compute threads, the system gave " + started + " (" + error.what() +
+                                                 "); ask for fewer, or raise the limit on threads");
+  }
 }
 
-Pool::~Pool() {
-  {
-    const std::lock_guard lock(impl_->mutex);
-    impl_->quit = true;
-  }
-  impl_->wake.notify_all();
-  for (std::thread& worker : impl_->workers) worker.join();
-}
+Pool::~Pool() { impl_->dismiss(); }
 
 int Pool::threads() const { return static_cast<int>(impl_->workers.size()) + 1; }
 

@@ -21,6 +21,10 @@ JobOutcome dispatch(JobContext& context) {
 void check_spec(const JobContext& context) {
   const JobSpec& spec = context.spec();
   if (!spec.recipe.is_object()) fail_bad_input("the recipe of job " + spec.kind + " is not an object");
+  if (context.world() > 1 && spec.kind != "tune") {
+    fail_bad_input("job " + spec.kind + " was given a gang of " + std::to_string(context.world()) +
+                   "; expected one worker, since only tune is shared between ranks");
+  }
   if (spec.threads < 1) fail_bad_input("threads is " + std::to_string(spec.threads) + "; expected at least 1");
   if (spec.checkpoint_interval_steps < 0) {
     fail_bad_input("checkpointIntervalSteps is " + std::to_string(spec.checkpoint_interval_steps) +
@@ -52,9 +56,10 @@ JobOutcome run_job(JobContext& context) {
     if (failure.cause() == FailureCause::peer_lost && context.host().aborted()) throw JobAborted();
     throw;
   } catch (const std::bad_alloc&) {
-    throw JobFailure(
-        FailureCause::out_of_memory,
-        "job " + context.spec().kind + " ran out of memory; use fewer sequences a lane or a larger machine");
+    throw JobFailure(FailureCause::out_of_memory,
+                     "job " + context.spec().kind +
+                         " ran out of memory; use a larger machine, or lower what it keeps at once (tune: sequences a "
+                         "lane; dccf: contrastRowsMax; rank: beams)");
   } catch (const Json::exception& error) {
     throw JobFailure(FailureCause::bad_input,
                      "the recipe or a JSON input of job " + context.spec().kind + " is malformed: " + error.what());

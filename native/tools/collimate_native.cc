@@ -54,7 +54,8 @@ class ConsoleHost : public collimate::JobHost {
 
   void print(const Json& event) {
     const std::lock_guard lock(mutex_);
-    std::cout << event.dump() << std::endl;
+    // A message may quote bytes of a file that are no UTF-8; printing it must not fail.
+    std::cout << event.dump(-1, ' ', false, Json::error_handler_t::replace) << std::endl;
   }
 
  private:

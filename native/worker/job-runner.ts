@@ -15,7 +15,7 @@ import { DOMAIN_JOB_KINDS, type DomainJobKind, type JobResult, type JobSpec } fr
 import { createListener, startJob, type NativeJob, type NativeJobOutcome } from './addon.js';
 import { runDomainJob } from './domain-runner.js';
 import { EventLog, type EventBody } from './event-log.js';
-import { failureOf } from './failure.js';
+import { failureOf, type Failure } from './failure.js';
 import type { AttemptRef } from './lease.js';
 
 const CONTROL_CHECKPOINT = 1;
@@ -44,7 +44,7 @@ export interface JobRunnerOptions {
   tensorHost: string;
   log: Logger;
   /** Publishes this rank's address and answers all of them in rank order. */
-  meet(order: JobOrder, address: string): Promise<string[]>;
+  meet(order: JobOrder, address: string, signal: AbortSignal): Promise<string[]>;
   /** Told of what the worker's own metrics count. */
   onMeasure: (measure: JobMeasure) => void;
 }
@@ -57,6 +57,7 @@ export class JobRun {
   readonly #abort = new AbortController();
   readonly #scratch: string;
   #native: NativeJob | null = null;
+  #kind = 'unknown';
   #control = 0;
   #lastStepAtMs = performance.now();
   #commits: Promise<void> = Promise.resolve();
@@ -66,7 +67,10 @@ export class JobRun {
     this.#options = options;
     const folder = `${order.jobId.replaceAll('/', '~')}~${String(order.epoch)}~${String(order.rank)}`;
     this.#scratch = join(options.scratchRoot, folder);
-    this.done = this.#run();
+    this.done = this.#run().catch((error: unknown) => {
+      options.log.error({ err: error }, 'the end of a job failed');
+      this.events.append({ failed: { ...failureOf(error), step: 0 } });
+    });
   }
 
   requestCheckpoint(): void {
@@ -94,6 +98,7 @@ export class JobRun {
       const outputDir = join(this.#scratch, 'output');
       await mkdir(outputDir, { recursive: true });
       const spec = JSON.parse(this.order.definition.specJson) as JobSpec;
+      this.#kind = spec.kind;
       const inputs: Record<string, string> = {};
       for (const [name, digest] of Object.entries(spec.inputs)) {
         inputs[name] = await this.#options.store.localPath(digest);
@@ -104,7 +109,7 @@ export class JobRun {
       else await this.#runNative(spec, inputs, outputDir);
     } catch (error) {
       await this.#commits.catch(() => undefined);
-      const failure = failureOf(error);
+      const failure = this.#failureOf(error);
       this.#options.log.warn({ cause: failure.cause, err: error }, `job failed: ${failure.message}`);
       await this.#clean();
       this.#end({ failed: { ...failure, step: 0 } }, 'failed');
@@ -184,8 +189,9 @@ export class JobRun {
   async #joinGang(tensorHost: string) {
     const { order } = this;
     const listener = createListener(tensorHost);
-    const addresses = await this.#options.meet(order, listener.address);
-    const generation = `${order.jobId}#${String(order.epoch)}`;
+    const addresses = await this.#options.meet(order, listener.address, this.#abort.signal);
+    // Ranks that go on from different checkpoints must not compute together.
+    const generation = `${order.jobId}#${String(order.epoch)}#${order.resumeManifestDigest}`;
     return { rank: order.rank, world: order.world, generation, addresses, listener: listener.handle };
   }
 
@@ -229,9 +235,17 @@ export class JobRun {
   }
 
   #end(event: EventBody, outcome: 'finished' | 'stopped' | 'failed'): void {
-    const { kind } = JSON.parse(this.order.definition.specJson) as JobSpec;
-    this.#options.onMeasure({ type: 'ended', kind, outcome });
     this.events.append(event);
+    this.#options.onMeasure({ type: 'ended', kind: this.#kind, outcome });
+  }
+
+  /** After an abort whoever still listens has lost this worker: it is being shut down. Others have let go of the attempt. */
+  #failureOf(error: unknown): Failure {
+    const { cause, message } = failureOf(error);
+    const givenUp = this.#abort.signal.aborted && cause === 'FAILURE_CAUSE_INTERNAL';
+    return givenUp
+      ? { cause: 'FAILURE_CAUSE_WORKER_LOST', message: 'the worker gave the attempt up' }
+      : { cause, message };
   }
 
   async #clean(): Promise<void> {

@@ -10,8 +10,8 @@ const RETRY_DELAY_MS = 200;
 /** A rank that has not come by then is not coming: the workflow forms another gang. */
 const MEET_DEADLINE_MS = 30_000;
 
-/** Addresses of all ranks in rank order. Repeats over a controller restart; a stale epoch ends it at once. */
-export async function meet(order: JobOrder, address: string): Promise<string[]> {
+/** Addresses of all ranks in rank order. Repeats over a controller restart; a stale epoch or `signal` ends it at once. */
+export async function meet(order: JobOrder, address: string, signal: AbortSignal): Promise<string[]> {
   const client = makeClient<RendezvousServiceClient>(loadService('RendezvousService'), order.rendezvousAddress);
   const job = { jobId: order.jobId, epoch: order.epoch };
   const { rank, world } = order;
@@ -20,10 +20,11 @@ export async function meet(order: JobOrder, address: string): Promise<string[]> 
     for (;;) {
       try {
         const blob = Buffer.from(address);
-        await unary(client, 'put', { job, rank, world, blob }, { deadlineMs: CALL_DEADLINE_MS });
-        const { blobs } = await unary(client, 'gather', { job, world }, { deadlineMs: CALL_DEADLINE_MS });
+        await unary(client, 'put', { job, rank, world, blob }, { deadlineMs: CALL_DEADLINE_MS, signal });
+        const { blobs } = await unary(client, 'gather', { job, world }, { deadlineMs: CALL_DEADLINE_MS, signal });
         return blobs.map((entry) => entry.toString('utf8'));
       } catch (error) {
+        signal.throwIfAborted();
         const final = error instanceof RpcError && error.code === status.FAILED_PRECONDITION;
         if (final || Date.now() > deadline) {
           const message = error instanceof Error ? error.message : String(error);

@@ -1,9 +1,10 @@
 /**
  * The activities, made from what they need. Each answers or fails with a classified, non-retryable failure;
- * anything unclassified is left to Temporal's retry.
+ * anything unclassified is left to Temporal's retry for a while, and is then classified as internal.
  */
 import type { Activities } from '../../workflows/activity-contract.js';
 import type { ActivityDependencies } from './dependencies.js';
+import { endingUnknownErrors } from './failures.js';
 import { gangActivities } from './gang.js';
 import { jobActivities } from './jobs.js';
 import { runActivities } from './run.js';
@@ -11,5 +12,14 @@ import { runActivities } from './run.js';
 export type { ActivityDependencies } from './dependencies.js';
 
 export function createActivities(dependencies: ActivityDependencies): Activities {
-  return { ...jobActivities(dependencies), ...gangActivities(dependencies), ...runActivities(dependencies) };
+  const activities = {
+    ...jobActivities(dependencies),
+    ...gangActivities(dependencies),
+    ...runActivities(dependencies),
+  };
+  const entries = Object.entries(activities).map(([name, activity]) => [
+    name,
+    endingUnknownErrors(activity as (...args: unknown[]) => Promise<unknown>),
+  ]);
+  return Object.fromEntries(entries) as Activities;
 }

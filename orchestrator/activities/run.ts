@@ -5,6 +5,7 @@ import { resultDigestOf } from '../artifacts/job-key.js';
 import { publishGeneration } from '../serving/publish.js';
 import type { ActivityDependencies } from './dependencies.js';
 import { classified, classifyingStoreErrors } from './failures.js';
+import { withHeartbeats } from './heartbeat.js';
 
 type RunActivities = Pick<Activities, 'recordIncident' | 'recordRunState' | 'publishGeneration' | 'finishRun'>;
 
@@ -24,7 +25,7 @@ export function runActivities({ store, events, servingDir }: ActivityDependencie
       const published = outputOf(jobs, 'assemble', 'published');
       // Named by content: publishing the same list again is the same generation.
       const generation = published.slice(0, 16);
-      await classifyingStoreErrors(async () =>
+      const publish = async () =>
         publishGeneration({
           servingDir,
           publishedPath: await store.localPath(published),
@@ -39,8 +40,8 @@ export function runActivities({ store, events, servingDir }: ActivityDependencie
             datasetPath: await store.localPath(outputOf(jobs, 'ingest', 'dataset')),
             usersPath: await store.localPath(outputOf(jobs, 'ingest', 'users')),
           },
-        }),
-      );
+        });
+      await withHeartbeats(() => classifyingStoreErrors(publish));
       events.note({ runId: plan.runId, stage: 'publish' }, `generation ${generation} published`);
       return generation;
     },

@@ -86,6 +86,8 @@ runProcess(async () => {
       rendezvousAddress: () => address,
       servingDir: options.serving,
     }),
+    // A waiting gang holds a slot, and what would give its workers back needs one: never let the former crowd out the latter.
+    maxConcurrentActivityTaskExecutions: 10_000,
     shutdownGraceTime: '3 s',
     shutdownForceTime: '6 s',
   });

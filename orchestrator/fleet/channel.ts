@@ -77,11 +77,27 @@ export class RpcError extends Error {
   readonly details: string;
 
   constructor({ call, code, details, cause }: { call: string; code: status; details: string; cause: unknown }) {
-    super(`${call}: ${status[code]}: ${details}`, { cause });
+    super(`${call}: ${status[code]}: ${plainReason(details)}`, { cause });
     this.code = code;
     this.details = details;
   }
 }
+
+/** grpc-js wraps the socket's own words in its book-keeping; people want "connection refused". */
+export function plainReason(details: string): string {
+  const error = /Last error: (?:Error: )?(.*?)\.? *Resolution note:/.exec(details)?.[1] ?? details;
+  const [code = ''] = /\bE[A-Z]{4,}\b/.exec(error) ?? [];
+  return SOCKET_ERRORS[code] ?? error.replace(/\.? *Resolution note:.*$/, '');
+}
+
+const SOCKET_ERRORS: Record<string, string> = {
+  ECONNREFUSED: 'connection refused',
+  ECONNRESET: 'connection reset',
+  EHOSTUNREACH: 'host unreachable',
+  ENETUNREACH: 'network unreachable',
+  ENOTFOUND: 'host name not found',
+  ETIMEDOUT: 'connection timed out',
+};
 
 /** Client constructor and service definition (`.service`) of a service in proto/collimate/v1. */
 export function loadService<N extends ServiceName>(name: N): Services[N] {

@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events';
 
 import { status, type ClientReadableStream } from '@grpc/grpc-js';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 
 import type { WatchJobResponse__Output } from '../../proto/generated/collimate/v1/WatchJobResponse.js';
 import { GangWatch } from './gang-watch.js';
@@ -29,6 +29,7 @@ function harness() {
       sequence += 1;
       latest(worker)?.emit('data', { event: { jobId: 'job', epoch: 1, sequence, ...event } });
     },
+    answer: (worker: string) => latest(worker)?.emit('metadata', {}),
     breakStream: (worker: string, code = status.UNAVAILABLE) =>
       latest(worker)?.emit('error', Object.assign(new Error('gone'), { code, details: 'gone' })),
     next: (afterStep = 0) => watch.next(afterStep, new AbortController().signal),
@@ -78,6 +79,26 @@ describe('GangWatch', () => {
     send('w-0', { finished: { resultJson: '{"key":"k"}' } });
     breakStream('w-1', status.NOT_FOUND);
     expect(await next()).toMatchObject({ type: 'finished' });
+  });
+
+  it('takes a worker for lost that accepts the stream and never answers', async () => {
+    vi.useFakeTimers();
+    try {
+      const { next, attachedAfter, answer } = harness();
+      answer('w-0');
+      const end = next();
+      await vi.advanceTimersByTimeAsync(10_000);
+      expect(await end).toMatchObject({ type: 'failed', cause: 'worker_lost', workerId: 'w-1' });
+      expect(attachedAfter).toEqual({ 'w-0': [0], 'w-1': [0, 0] });
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it('fails the attempt when a result is no JSON', async () => {
+    const { next, send } = harness();
+    send('w-0', { finished: { resultJson: 'nonsense' } });
+    expect(await next()).toMatchObject({ type: 'failed', cause: 'internal', workerId: 'w-0' });
   });
 
   it('stops waiting when its signal aborts', async () => {

@@ -13,9 +13,12 @@ import type { JobEvent__Output } from '../../proto/generated/collimate/v1/JobEve
 import type { WatchJobResponse__Output } from '../../proto/generated/collimate/v1/WatchJobResponse.js';
 import type { GangEvent } from '../../workflows/activity-contract.js';
 import type { FailureCause, GangMember, JobResult } from '../../workflows/contract.js';
+import { plainReason } from './channel.js';
 
 const REATTACH_TRIES = 3;
 const REATTACH_DELAY_MS = 150;
+/** A frozen process still takes connections but never answers; keepalive only watches those that were answered once. */
+const ATTACH_DEADLINE_MS = 3_000;
 /** How long a `peer_lost` waits for the rank that caused it; longer than finding a worker lost takes. */
 const ROOT_CAUSE_WAIT_MS = 1_500;
 
@@ -101,7 +104,14 @@ export class GangWatch {
     const stream = this.#options.openStream(state.member, state.sequence);
     state.stream = stream;
     let over = false;
+    const attaching = setTimeout(() => {
+      // Silence costs two tries: each has taken long enough.
+      state.triesLeft -= 1;
+      broken(`it did not answer within ${String(ATTACH_DEADLINE_MS / 1000)} s`, false);
+      stream.cancel();
+    }, ATTACH_DEADLINE_MS);
     const broken = (reason: string, unknownAttempt: boolean): void => {
+      clearTimeout(attaching);
       if (over || this.#closed || state.ended) return;
       over = true;
       if (!unknownAttempt && state.triesLeft > 0) {
@@ -120,7 +130,11 @@ export class GangWatch {
         step: this.#step,
       });
     };
+    stream.on('metadata', () => {
+      clearTimeout(attaching);
+    });
     stream.on('data', (response: WatchJobResponse__Output) => {
+      clearTimeout(attaching);
       if (response.event == null || over) return;
       state.triesLeft = REATTACH_TRIES;
       state.sequence = response.event.sequence;
@@ -145,8 +159,7 @@ export class GangWatch {
     } else if (event.finished != null) {
       state.ended = true;
       if (state.rank === 0) {
-        const result = JSON.parse(event.finished.resultJson) as JobResult;
-        this.#finish({ type: 'finished', step: this.#step, stepsTotal: this.#stepsTotal, result });
+        this.#finish(this.#finishedBy(state, event.finished.resultJson));
       }
     } else if (event.stopped != null) {
       state.ended = true;
@@ -160,6 +173,17 @@ export class GangWatch {
         workerId: state.member.workerId,
         step: this.#step,
       });
+    }
+  }
+
+  /** An event's handler must not throw: nobody above it would catch that, and the same event comes again after a restart. */
+  #finishedBy(state: MemberState, resultJson: string): EndEvent {
+    const step = this.#step;
+    try {
+      return { type: 'finished', step, stepsTotal: this.#stepsTotal, result: JSON.parse(resultJson) as JobResult };
+    } catch {
+      const message = `expected the result of ${this.#options.target.jobId} as JSON, got "${resultJson.slice(0, 80)}"`;
+      return { type: 'failed', cause: 'internal', message, workerId: state.member.workerId, step };
     }
   }
 
@@ -183,11 +207,6 @@ export class GangWatch {
   #wake(): void {
     for (const wake of this.#waiters.splice(0)) wake();
   }
-}
-
-/** grpc-js wraps the socket's own words in its book-keeping; people want `connect ECONNREFUSED …`. */
-function plainReason(details: string): string {
-  return /Last error: (?:Error: )?(.*?)\.? Resolution note:/.exec(details)?.[1] ?? details;
 }
 
 /** `FAILURE_CAUSE_NAN_LOSS` → `nan_loss`. */

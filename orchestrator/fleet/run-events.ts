@@ -4,6 +4,8 @@
  * 1. Followers get every event of rank 0 and every non-step event of the others.
  * 2. The file gets the same, but of steps at most one a second and job: it is for people after the fact, not for plots.
  * 3. Writing the file never blocks or fails an activity; trouble is logged.
+ * 4. A job event is in the file once: a controller that attaches again after its restart hears the old ones again, and what
+ *    the file has of them is left out.
  */
 import type { JobEvent__Output } from '../../proto/generated/collimate/v1/JobEvent.js';
 import type { Incident, JsonObject, StageName } from '../../workflows/contract.js';
@@ -37,6 +39,8 @@ export class RunEvents {
   readonly #followers = new Map<string, Set<(entry: RunEntry) => void>>();
   readonly #pending = new Map<string, JsonObject[]>();
   readonly #lastStepLineMs = new Map<string, number>();
+  /** By run, what its file had when this process first wrote to it: the last sequence of each attempt's rank. */
+  readonly #alreadyWritten = new Map<string, Map<string, number>>();
   #flushTimer: NodeJS.Timeout | null = null;
   #flushing: Promise<void> = Promise.resolve();
 
@@ -56,7 +60,12 @@ export class RunEvents {
   }
 
   jobEvent(scope: EventScope, member: { workerId: string }, event: JobEvent__Output): void {
-    this.#metrics.jobEvent(scope, event);
+    try {
+      this.#metrics.jobEvent(scope, event);
+    } catch (error) {
+      // Thrown from here it would end the process, and again at every restart, since the event is told again.
+      this.#log.error({ err: error, run: scope.runId }, 'metrics do not take an event');
+    }
     if (event.step != null && event.rank !== 0) return;
     this.#tell({ ...this.#entry(scope), workerId: member.workerId, jobEvent: event });
     if (event.step != null) {
@@ -99,12 +108,23 @@ export class RunEvents {
     this.#pending.clear();
     this.#flushing = this.#flushing.then(async () => {
       for (const [runId, lines] of batches) {
-        await this.#store.appendRunEvents(runId, lines).catch((error: unknown) => {
+        await this.#append(runId, lines).catch((error: unknown) => {
           this.#log.error({ err: error, run: runId }, `${String(lines.length)} event lines could not be written`);
         });
       }
     });
     await this.#flushing;
+  }
+
+  async #append(runId: string, lines: JsonObject[]): Promise<void> {
+    let written = this.#alreadyWritten.get(runId);
+    if (written === undefined) {
+      written = lastSequences(await this.#store.readRunEvents(runId));
+      this.#alreadyWritten.set(runId, written);
+    }
+    const seen = written;
+    const fresh = lines.filter((line) => Number(line['sequence'] ?? Infinity) > (seen.get(sourceOf(line)) ?? 0));
+    await this.#store.appendRunEvents(runId, fresh);
   }
 
   #entry(scope: EventScope): RunEntry {
@@ -124,8 +144,22 @@ export class RunEvents {
   }
 }
 
+/** Whose sequence a line counts in. */
+function sourceOf({ job, epoch, rank }: JsonObject): string {
+  return JSON.stringify([job, epoch, rank]);
+}
+
+function lastSequences(lines: JsonObject[]): Map<string, number> {
+  const last = new Map<string, number>();
+  for (const line of lines) {
+    const source = sourceOf(line);
+    if (typeof line['sequence'] === 'number') last.set(source, Math.max(last.get(source) ?? 0, line['sequence']));
+  }
+  return last;
+}
+
 function jobEventLine(event: JobEvent__Output): JsonObject {
-  const base = { epoch: event.epoch, rank: event.rank };
+  const base = { epoch: event.epoch, rank: event.rank, sequence: event.sequence };
   if (event.step != null) {
     const { step, stepsTotal, metrics } = event.step;
     return { type: 'step', ...base, step, stepsTotal, metrics };

@@ -4,7 +4,7 @@
  * 1. Every unary call carries job id and epoch and has a deadline.
  * 2. A refusal that is an answer (busy, stale) is a value; giving back what is already gone is not an error.
  */
-import { status, type ServiceError } from '@grpc/grpc-js';
+import { status } from '@grpc/grpc-js';
 
 import type { GangPlace } from '../../proto/generated/collimate/v1/GangPlace.js';
 import type { JobDefinition } from '../../proto/generated/collimate/v1/JobDefinition.js';
@@ -12,15 +12,18 @@ import type { JobEvent__Output } from '../../proto/generated/collimate/v1/JobEve
 import type { WorkerServiceClient } from '../../proto/generated/collimate/v1/WorkerService.js';
 import type { Attempt } from '../../workflows/activity-contract.js';
 import type { GangMember } from '../../workflows/contract.js';
-import { loadService, makeClient, unary } from './channel.js';
+import { loadService, makeClient, RpcError, unary } from './channel.js';
 import { GangWatch } from './gang-watch.js';
 
 const RESERVE_DEADLINE_MS = 5_000;
 const CALL_DEADLINE_MS = 5_000;
 /** Aborting a job waits for its current step. */
-const RELEASE_DEADLINE_MS = 20_000;
+export const RELEASE_DEADLINE_MS = 20_000;
 
 type AttemptRef = Pick<Attempt, 'jobId' | 'epoch'>;
+
+/** `busy` works for another job; `unreachable` may be tried again later. */
+export type Reservation = 'granted' | 'busy' | 'unreachable';
 
 export interface StartOrder {
   attempt: Attempt;
@@ -34,25 +37,25 @@ export class WorkerClients {
   readonly #clients = new Map<string, WorkerServiceClient>();
   readonly #watches = new Map<string, GangWatch>();
 
-  /** False when the worker works for another job or cannot be reached. Throws when the epoch is stale. */
-  async reserve(member: GangMember, attempt: AttemptRef, ttlMs: number): Promise<boolean> {
+  /** Throws when the epoch is stale. */
+  async reserve(member: GangMember, attempt: AttemptRef, ttlMs: number): Promise<Reservation> {
     const client = this.#client(member.address);
     try {
       await unary(client, 'reserve', { job: refOf(attempt), ttlMs }, { deadlineMs: RESERVE_DEADLINE_MS });
-      return true;
+      return 'granted';
     } catch (error) {
-      const { code } = error as ServiceError;
-      if (code === status.FAILED_PRECONDITION) throw error;
-      return false;
+      if (!(error instanceof RpcError) || error.code === status.FAILED_PRECONDITION) throw error;
+      return error.code === status.RESOURCE_EXHAUSTED ? 'busy' : 'unreachable';
     }
   }
 
-  async release(member: GangMember, attempt: AttemptRef): Promise<void> {
-    const client = this.#client(member.address);
+  /** False when the worker did not say that it let go: it is gone, or cannot be reached for now. */
+  async release(member: GangMember, attempt: AttemptRef, deadlineMs = RELEASE_DEADLINE_MS): Promise<boolean> {
     try {
-      await unary(client, 'release', { job: refOf(attempt) }, { deadlineMs: RELEASE_DEADLINE_MS });
+      await unary(this.#client(member.address), 'release', { job: refOf(attempt) }, { deadlineMs });
+      return true;
     } catch {
-      // The worker is gone or its lease lapses by itself; there is nothing left to give back.
+      return false;
     }
   }
 

@@ -41,6 +41,23 @@ describe('faults', () => {
     });
   }
 
+  it('worker stopped (SIGSTOP) in the middle of tune: lost, and no zombie when it comes back', async () => {
+    await withCluster(async (cluster) => {
+      const plan = await cluster.plan(['tune.steps=60']);
+      const reached = cluster.firstEvent(plan.runId, stepOf('tune', 12));
+      await cluster.submit(plan);
+      const { workerId } = await reached;
+      const frozen = cluster.workers.get(workerId);
+      frozen?.process.kill('SIGSTOP');
+      const result = await cluster.result(plan.runId);
+      expect(result.resultDigest).toBe(undisturbed);
+      const { incidents } = await cluster.status(plan.runId);
+      expect(incidents).toMatchObject([{ jobKind: 'tune' }]);
+      frozen?.process.kill('SIGCONT');
+      await expect.poll(async () => await cluster.leases(), { timeout: 20_000 }).toEqual([]);
+    });
+  });
+
   it('controller killed in the middle of tune: healthy work is attached to again, not repeated', async () => {
     await withCluster(async (cluster) => {
       const plan = await cluster.plan();

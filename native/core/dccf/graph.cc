@@ -16,7 +16,8 @@ constexpr int64_t kBlockEdges = 4096;  // a block is closed once it holds this m
 
 void check_pairs(int64_t users, int64_t items, std::span<const int32_t> edge_users,
                  std::span<const int32_t> edge_items) {
-  if (users < 1 || items < 1 || users + items > std::numeric_limits<int32_t>::max())
+  constexpr int64_t kNodesMax = std::numeric_limits<int32_t>::max();
+  if (users < 1 || items < 1 || users > kNodesMax || items > kNodesMax - users)
     fail_bad_input("graph: expected counts [users, items] >= 1 with a 31-bit sum, got [" + std::to_string(users) +
                    ", " + std::to_string(items) + "]; ingest the data again");
   if (edge_users.size() != edge_items.size())

@@ -2,6 +2,8 @@
 //
 // 1. A checkpoint holds parameters and Adam's moments; the step number gives the rest.
 // 2. A gang of one: control flags are taken from the host directly.
+#include <algorithm>
+#include <cmath>
 #include <string>
 
 #include "core/atomic_file.h"
@@ -67,6 +69,10 @@ void resume(const std::filesystem::path& folder, dccf::Trainer& trainer) {
 JobOutcome finish(JobContext& context, const dccf::Graph& graph, const dccf::TrainerOptions& options,
                   dccf::Trainer& trainer) {
   const std::span<const float> all = trainer.embeddings();
+  // The loss of a step is that before its update: the last update is seen here only.
+  if (!std::all_of(all.begin(), all.end(), [](float value) { return std::isfinite(value); }))
+    throw JobFailure(FailureCause::nan_loss, "dccf: the embeddings after step " + std::to_string(trainer.step()) +
+                                                 " are not finite; lower learningRate or raise temperature");
   const int64_t dim = options.model.dim;
   JobOutcome outcome{.step = trainer.step()};
   const std::filesystem::path path = context.spec().output_dir / "embeddings.safetensors";

@@ -6,6 +6,7 @@
 // 3. Checkpoints hold the state after a whole step and nothing about ranks, hosts or time.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "core/atomic_file.h"
 #include "core/failure.h"
@@ -33,7 +34,7 @@ struct VocabularySizes {
 VocabularySizes read_vocabulary(const std::filesystem::path& path) {
   const SafetensorsFile file = SafetensorsFile::open(path);
   const auto sizes = file.i64("sizes", {2});
-  if (sizes[0] < 1 || sizes[1] < 0 || sizes[1] >= sizes[0]) {
+  if (sizes[0] < 1 || sizes[0] > std::numeric_limits<int32_t>::max() || sizes[1] < 0 || sizes[1] >= sizes[0]) {
     fail_bad_input("vocabulary: expected sizes [vocabulary, first item token] with the second below the first, got [" +
                    std::to_string(sizes[0]) + ", " + std::to_string(sizes[1]) + "]; render the vocabulary again");
   }

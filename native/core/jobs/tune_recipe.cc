@@ -61,6 +61,8 @@ class Fields {
 };
 
 constexpr double kAny = 1e30;
+constexpr int64_t kStepsMax = (int64_t{1} << 36) - 1;  // what the dropout stream leaves for the step
+constexpr int64_t kBatchMax = int64_t{1} << 24;
 
 std::optional<DecoderConfig::Shape> read_base(const Fields& base) {
   const std::string expected = "\"scratch\" or \"huggingface\"";
@@ -116,7 +118,10 @@ TuneRecipe TuneRecipe::parse(const Json& json) {
     fields.object("trainable").fail("kind", "\"full\", since a scratch base has no trained weights to adapt");
   }
   recipe.steps = fields.integer("steps", 1);
+  if (recipe.steps > kStepsMax) fields.fail("steps", "an integer of at most " + std::to_string(kStepsMax));
   recipe.batch_sequences = fields.integer("batchSequences", 1);
+  if (recipe.batch_sequences > kBatchMax)
+    fields.fail("batchSequences", "an integer of at most " + std::to_string(kBatchMax));
   const int64_t lanes = fields.integer("lanes", 1);
   // The dropout stream leaves 14 bits for the lane.
   if ((lanes & (lanes - 1)) != 0 || lanes > 8192) fields.fail("lanes", "a power of two up to 8192");

@@ -2,6 +2,7 @@
 #include "core/model/decoder_config.h"
 
 #include <cmath>
+#include <limits>
 #include <numbers>
 
 #include "core/failure.h"
@@ -10,6 +11,13 @@
 namespace collimate {
 
 namespace {
+
+// Above every known model, and low enough that no product of sizes overflows. The dropout stream leaves 14 bits for the
+// two sites of a layer.
+constexpr int64_t kLayersMax = 8191;
+constexpr int64_t kWidthMax = int64_t{1} << 20;
+constexpr int64_t kHeadsMax = 4096;  // and elements of one
+constexpr int64_t kIdsMax = std::numeric_limits<int32_t>::max();
 
 class Reader {
  public:
@@ -22,14 +30,13 @@ class Reader {
   bool has(const std::string& field) const { return json_.contains(field) && !json_.at(field).is_null(); }
   std::string text(const std::string& field) const { return has(field) ? json_.at(field).dump() : "nothing"; }
 
-  int64_t positive(const std::string& field) const {
-    if (!has(field) || !json_.at(field).is_number_integer() || json_.at(field).get<int64_t>() <= 0) {
-      fail(field, "a positive integer", text(field));
-    }
-    return json_.at(field).get<int64_t>();
+  int64_t positive(const std::string& field, int64_t most) const {
+    const int64_t value = has(field) && json_.at(field).is_number_integer() ? json_.at(field).get<int64_t>() : 0;
+    if (value < 1 || value > most) fail(field, "an integer from 1 to " + std::to_string(most), text(field));
+    return value;
   }
-  int64_t positive_or(const std::string& field, int64_t fallback) const {
-    return has(field) ? positive(field) : fallback;
+  int64_t positive_or(const std::string& field, int64_t fallback, int64_t most) const {
+    return has(field) ? positive(field, most) : fallback;
   }
   double number_or(const std::string& field, double fallback) const {
     if (!has(field)) return fallback;
@@ -75,6 +82,7 @@ void read_rope(const Reader& read, DecoderConfig& config) {
     if (!rope.is_object()) read.fail(field, "an object", read.text(field));
     if (rope.contains("rope_theta") && rope.at("rope_theta").is_number()) {
       config.rope_theta = rope.at("rope_theta").get<double>();
+      if (!(config.rope_theta > 0)) read.fail(field, "a positive \"rope_theta\"", read.text(field));
     }
     const std::string type = rope.value("rope_type", rope.value("type", std::string("default")));
     if (type == "default") continue;
@@ -117,24 +125,24 @@ DecoderConfig DecoderConfig::parse(const std::string& config_text, const std::st
   const Reader read(json, where);
   check_architecture(read);
   DecoderConfig config;
-  config.layers = read.positive("num_hidden_layers");
-  config.dim = read.positive("hidden_size");
-  config.heads = read.positive("num_attention_heads");
-  config.kv_heads = read.positive_or("num_key_value_heads", config.heads);
-  config.ffn_dim = read.positive("intermediate_size");
-  config.vocabulary = read.positive("vocab_size");
+  config.layers = read.positive("num_hidden_layers", kLayersMax);
+  config.dim = read.positive("hidden_size", kWidthMax);
+  config.heads = read.positive("num_attention_heads", kHeadsMax);
+  config.kv_heads = read.positive_or("num_key_value_heads", config.heads, kHeadsMax);
+  config.ffn_dim = read.positive("intermediate_size", kWidthMax);
+  config.vocabulary = read.positive("vocab_size", kIdsMax);
   if (config.heads % config.kv_heads != 0) {
     read.fail("num_key_value_heads", "a divisor of num_attention_heads", read.text("num_key_value_heads"));
   }
   if (!read.has("head_dim") && config.dim % config.heads != 0) {
     read.fail("num_attention_heads", "a divisor of hidden_size", read.text("num_attention_heads"));
   }
-  config.head_dim = read.positive_or("head_dim", config.dim / config.heads);
+  config.head_dim = read.positive_or("head_dim", config.dim / config.heads, kHeadsMax);
   if (config.head_dim % 2 != 0) read.fail("head_dim", "an even number", std::to_string(config.head_dim));
   config.norm_eps = static_cast<float>(read.number_or("rms_norm_eps", 1e-6));
   config.tie_embeddings = read.flag("tie_word_embeddings");
-  config.positions_max = read.positive_or("max_position_embeddings", 0);
-  config.sliding_window = read.positive_or("sliding_window", 0);
+  config.positions_max = read.positive_or("max_position_embeddings", 0, kIdsMax);
+  config.sliding_window = read.positive_or("sliding_window", 0, kIdsMax);
   read_rope(read, config);
   config.source = std::move(json);
   return config;

@@ -241,6 +241,11 @@ Parameters load_model(const std::filesystem::path& model, const std::map<std::st
   }
   int64_t first_row = 0;
   const Trainable trainable = read_adapter_config(adapter->second, first_row);
+  if (trainable.rank < 1 || first_row < 0 || first_row >= options.config.vocabulary) {
+    fail_bad_input("model: expected an adapter_config with r of at least 1 and token indices below " +
+                   std::to_string(options.config.vocabulary) + ", got r " + std::to_string(trainable.rank) +
+                   " and the first index " + std::to_string(first_row));
+  }
   Parameters parameters(std::move(options));
   load_base(parameters, BaseFiles::from_inputs(inputs), /*seed=*/0);  // every new row is among the trained ones
   read_table_rows(parameters, {.number = parameters.embedding(), .first = first_row, .name = kEmbeddingRows}, file);
