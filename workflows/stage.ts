@@ -231,7 +231,7 @@ export class Stage {
    */
   async runAll(requests: JobRequest[], width: number): Promise<void> {
     for (let first = 0; first < requests.length; first += width) {
-      if (workflowInfo().historyLength > this.plan.historyEventsMax) await this.#continueAsNew(null);
+      if (this.#historyIsLong()) await this.#continueAsNew(null);
       await Promise.all(requests.slice(first, first + width).map((request) => this.run(request)));
     }
   }
@@ -324,7 +324,7 @@ export class Stage {
         progress.checkpointStep = event.step;
         progress.step = event.step;
         progress.stepsTotal = event.stepsTotal;
-        if (workflowInfo().historyLength > plan.historyEventsMax && !this.#paused) {
+        if (this.#historyIsLong() && !this.#paused) {
           handedOver = true;
           const active = { jobId, key: progress.key, epoch, members, checkpointStep: event.step };
           await this.#continueAsNew(active);
@@ -354,6 +354,12 @@ export class Stage {
     });
     if (!settled && this.#paused) await quick.stopGang({ ...attempt, members });
     return await observed;
+  }
+
+  /** False once cancelled: the execution that would follow never hears of a cancellation that came to this one. */
+  #historyIsLong(): boolean {
+    const isLong = workflowInfo().historyLength > this.plan.historyEventsMax;
+    return isLong && !CancellationScope.current().consideredCancelled;
   }
 
   async #continueAsNew(active: ActiveAttempt | null): Promise<never> {
