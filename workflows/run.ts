@@ -13,6 +13,7 @@ import {
   defineQuery,
   defineSignal,
   defineUpdate,
+  getExternalWorkflowHandle,
   isCancellation,
   proxyActivities,
   setHandler,
@@ -104,6 +105,16 @@ export async function runWorkflow(plan: RunPlan): Promise<RunResult> {
   setHandler(statusQuery, () => status);
   setHandler(pauseUpdate, () => setPaused(true), { validator: refuseWhenOver });
   setHandler(resumeUpdate, () => setPaused(false), { validator: refuseWhenOver });
+
+  // A child's own cancellation names its first execution, which is over once the stage has continued as new; by workflow id
+  // the present one is reached.
+  CancellationScope.current().cancelRequested.catch(async () => {
+    const running = status.stages.find((stage) => stage.state === 'running');
+    if (running === undefined) return;
+    await CancellationScope.nonCancellable(() =>
+      getExternalWorkflowHandle(stageWorkflowId(plan.runId, running.name)).cancel(),
+    ).catch(() => undefined);
+  });
 
   try {
     await activities.recordRunState(plan.runId, null, 'running');
