@@ -48,10 +48,6 @@ export class RendezvousStore {
     return isComplete(generation) ? generation.blobs.filter((blob) => blob !== undefined) : undefined;
   }
 
-  forget(jobId: string): void {
-    this.#generations.delete(jobId);
-  }
-
   #open({ jobId, epoch, world }: GenerationRef): Generation {
     const known = this.#generations.get(jobId);
     if (known !== undefined && known.epoch > epoch) {
