@@ -13,15 +13,14 @@
 #include "core/model/parameters.h"
 #include "core/ops.h"
 #include "core/safetensors.h"
+#include "fixtures.h"
 
 namespace collimate {
 namespace {
 
 constexpr double kTolerance = 1e-5;
 
-std::filesystem::path fixture() {
-  return std::filesystem::path(COLLIMATE_REPOSITORY_ROOT) / "test" / "parity" / "fixtures" / "llama";
-}
+std::filesystem::path fixture() { return parity_fixture("llama"); }
 
 BaseFiles base_files() {
   return {.config = fixture() / "base" / "config.json", .shards = {fixture() / "base" / "model.safetensors"}};

@@ -6,14 +6,13 @@
 #include "core/failure.h"
 #include "core/model/decoder.h"
 #include "core/model/parameters.h"
+#include "fixtures.h"
 #include "tune_runs.h"
 
 namespace collimate {
 namespace {
 
-std::filesystem::path base_folder() {
-  return std::filesystem::path(COLLIMATE_REPOSITORY_ROOT) / "test" / "parity" / "fixtures" / "llama" / "base";
-}
+std::filesystem::path base_folder() { return parity_fixture("llama") / "base"; }
 
 // The toy task over the fixture's base, its tokens moved to the end of a vocabulary of 50 (the base has 40).
 ToyRun lora_run(const std::filesystem::path& folder, int64_t steps) {

@@ -1,6 +1,7 @@
 /** Kill any process in the middle of a run: the run ends with the digest of an undisturbed one. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
+import { STAGE_STATUS_QUERY, stageWorkflowId, type JobProgress, type StageResult } from '../../workflows/contract.js';
 import { Cluster, stepOf } from '../support/cluster.js';
 
 const WORKERS = [{ id: 'w-0' }, { id: 'w-1' }];
@@ -97,6 +98,18 @@ describe('faults', () => {
       await cluster.close();
     });
 
+    /** The tuning job as its stage, in whatever execution it is now, reports it. */
+    async function tuneOf(runId: string): Promise<JobProgress | undefined> {
+      const stage = cluster.client.workflow.getHandle(stageWorkflowId(runId, 'align_tasks'));
+      const { progress } = await stage.query<StageResult>(STAGE_STATUS_QUERY);
+      return progress.find((job) => job.kind === 'tune');
+    }
+
+    /** Id of the stage's newest execution: a new one each time it has continued as new. */
+    async function stageExecution(runId: string): Promise<string> {
+      return (await cluster.client.workflow.getHandle(stageWorkflowId(runId, 'align_tasks')).describe()).runId;
+    }
+
     it('pause frees the workers at a checkpoint, resume goes on to the same digest', async () => {
       // With so low a limit a stage may also continue as new under way; neither may change the result.
       const plan = await cluster.plan(['historyEventsMax=50', 'checkpoints.tune=3']);
@@ -105,20 +118,40 @@ describe('faults', () => {
       await reached;
       await handle.executeUpdate('pause');
       await expect.poll(async () => (await cluster.status(plan.runId)).state).toBe('paused');
-      const stage = cluster.client.workflow.getHandle(`${plan.runId}/align_tasks`);
-      await expect
-        .poll(
-          async () => {
-            const { progress } = await stage.query<{ progress: { kind: string; workers: string[] }[] }>('stageStatus');
-            return progress.find((job) => job.kind === 'tune')?.workers;
-          },
-          { timeout: 20_000 },
-        )
-        .toEqual([]);
+      await expect.poll(async () => (await tuneOf(plan.runId))?.workers, { timeout: 20_000 }).toEqual([]);
       await handle.executeUpdate('resume');
       const result = await cluster.result(plan.runId);
       expect(result.resultDigest).toBe(undisturbed);
       await expect(handle.executeUpdate('pause')).rejects.toThrow();
+    });
+
+    it('a stage that has continued as new runs on, and still hears pause, resume and cancel', async () => {
+      const plan = await cluster.plan(['tune.steps=50000', 'checkpoints.tune=10', 'historyEventsMax=50']);
+      const reached = cluster.firstEvent(plan.runId, stepOf('tune', 1));
+      const handle = await cluster.submit(plan);
+      await reached;
+      const renewed = async (before: string): Promise<void> => {
+        await expect.poll(() => stageExecution(plan.runId), { timeout: 60_000, interval: 200 }).not.toBe(before);
+      };
+      await renewed(await stageExecution(plan.runId));
+      expect(await tuneOf(plan.runId)).toMatchObject({ epoch: 1, workers: ['w-0', 'w-1'] });
+
+      await handle.executeUpdate('pause');
+      await expect.poll(async () => (await tuneOf(plan.runId))?.workers, { timeout: 20_000 }).toEqual([]);
+      expect(await cluster.leases()).toEqual([]);
+      const paused = await tuneOf(plan.runId);
+
+      await handle.executeUpdate('resume');
+      await renewed(await stageExecution(plan.runId));
+      const resumed = await tuneOf(plan.runId);
+      expect(resumed?.epoch).toBe(2);
+      expect(resumed?.checkpointStep).toBeGreaterThan(paused?.checkpointStep ?? Infinity);
+
+      await handle.cancel();
+      await expect(cluster.result(plan.runId)).rejects.toThrow();
+      const { state, incidents } = await cluster.status(plan.runId);
+      expect({ state, incidents }).toEqual({ state: 'cancelled', incidents: [] });
+      await expect.poll(async () => await cluster.leases(), { timeout: 10_000 }).toEqual([]);
     });
 
     it('cancel gives every worker back', async () => {
