@@ -204,19 +204,24 @@ export class Stage {
     };
     const jobId = `${plan.runId}/${request.name}`;
     const done = this.#input.carried?.jobs?.[request.name];
+    const active = this.#carriedActive?.jobId === jobId ? this.#carriedActive : null;
+    let found: { key: Digest; result: JobResult | null };
     // An attempt that was carried over runs on: it is followed to its end, and a pause has to reach it.
-    const goesOn = this.#carriedActive?.jobId === jobId;
-    if (!goesOn && done === undefined) await condition(() => !this.#paused);
-    const found = done === undefined ? await quick.lookUpJob(spec) : { key: done.key, result: done };
-    const known = goesOn ? null : found.result;
+    if (active !== null) found = { key: active.key, result: null };
+    else if (done !== undefined) found = { key: done.key, result: done };
+    else {
+      await condition(() => !this.#paused);
+      found = await quick.lookUpJob(spec);
+    }
+    const known = found.result;
     const progress: JobProgress = {
       kind: request.kind,
       key: found.key,
       epoch: this.#epochs[jobId] ?? 0,
-      step: 0,
+      step: active?.checkpointStep ?? 0,
       stepsTotal: 0,
-      checkpointStep: 0,
-      workers: [],
+      checkpointStep: active?.checkpointStep ?? 0,
+      workers: active?.members.map((member) => member.workerId) ?? [],
       memoised: known !== null,
     };
     this.#progress.set(request.name, progress);
