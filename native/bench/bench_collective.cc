@@ -27,12 +27,10 @@ std::vector<double> run_rank(collimate::TcpListener listener, const collimate::T
       {.lanes = lanes, .elements = kElements, .scalars = 1, .transport = transport.get(), .pool = &pool});
   std::vector<double> milliseconds;
   for (int repeat = 0; repeat < kRepeats; ++repeat) {
-    for (int lane = 0; lane < reducer.range().count; ++lane) {
-      const auto gradient = reducer.begin_lane();
-      std::fill(gradient.begin(), gradient.end(), static_cast<float>(gang.rank + 1));
-      const double loss = 1.0;
-      reducer.end_lane(std::span(&loss, 1));
-    }
+    reducer.compute(1, [&](const collimate::LaneReducer::Lane& lane) {
+      std::fill(lane.gradient.begin(), lane.gradient.end(), static_cast<float>(gang.rank + 1));
+      return std::vector<double>{1.0};
+    });
     // A barrier, so that the clock starts when all ranks have their lanes.
     std::vector<std::byte> bytes(gang.addresses.size());
     std::vector<collimate::SendPart> sends;

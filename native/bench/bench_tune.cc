@@ -1,95 +1,107 @@
-// Training speed of the `tune` step at the shape of the scratch decoder: lanes, reduction, clipping and AdamW included;
-// reading examples, metrics and checkpoints not. Random weights and tokens, every token labelled.
-// One JSON line per thread count. Usage: bench_tune [threads ...]   (default: 1 2)
+// Speed and memory of one `tune` step: lanes, reduction, clipping and AdamW included; reading examples, metrics and
+// checkpoints not. Random weights and tokens.
+// One JSON line per case. Usage: bench_tune [--threads N] [--lanes N] [part of a case's name ...]
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <ctime>
+#include <cstring>
+#include <string>
 #include <vector>
 
+#include "bench/training_case.h"
 #include "core/lanes.h"
-#include "core/model/decoder.h"
 #include "core/model/optimizer.h"
-#include "core/model/parameters.h"
 #include "core/ops.h"
-#include "core/philox.h"
 
 namespace {
 
 using namespace collimate;
-
-constexpr int kSequences = 64, kLength = 128, kLanes = 8;
-constexpr int kWarmUpSteps = 1, kTimedSteps = 3;
-constexpr int64_t kVocabulary = 2048;
+using namespace collimate::bench;
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// Processor seconds of all threads: what is left of a measurement on a busy machine.
-double cpu_seconds_now() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
-
-std::vector<PackedBatch> random_lanes() {
-  std::vector<PackedBatch> lanes(kLanes);
-  for (int s = 0; s < kSequences; ++s) {
-    std::vector<int32_t> tokens;
-    for (int i = 0; i < kLength; ++i) {
-      const RandomStream stream{.seed = 1, .site = RandomSite::test, .stream = static_cast<uint64_t>(s)};
-      tokens.push_back(static_cast<int32_t>(random_below(stream, static_cast<uint64_t>(i), kVocabulary)));
-    }
-    lanes[static_cast<size_t>(s * kLanes / kSequences)].add(tokens, std::vector<uint8_t>(kLength, 1));
-  }
-  return lanes;
+int64_t peak_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss * int64_t{1024};
 }
 
-void measure(int threads) {
+void measure(const TrainingCase& work, int threads) {
   Pool pool(threads);
   prepare_compute_thread();
-  Parameters parameters({.config = DecoderConfig::from_shape(
-                             {.layers = 6, .dim = 256, .heads = 8, .kv_heads = 8, .ffn_dim = 688}, kVocabulary)});
+  Parameters::Options options{.config = DecoderConfig::from_shape(work.shape, work.vocabulary),
+                              .first_trained_row = work.vocabulary};  // as the peer: no new token rows
+  if (work.lora) {
+    options.trainable = {.lora = true,
+                         .rank = 16,
+                         .alpha = 32,
+                         .targets = {"down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"}};
+  }
+  Parameters parameters(std::move(options));
   initialise_scratch(parameters, 1);
-  Decoder decoder(parameters, pool, kLength);
+  const int at_once = std::min(threads, work.lanes);
+  std::vector<Decoder> decoders;
+  for (int i = 0; i < at_once; ++i) {
+    decoders.emplace_back(parameters, pool, *std::max_element(work.lengths.begin(), work.lengths.end()));
+  }
   Optimizer optimizer(parameters, {.beta2 = 0.95, .weight_decay = 0.1, .clip_norm = 1.0});
-  LaneReducer reducer({.lanes = kLanes, .elements = parameters.trained_elements(), .scalars = 1, .pool = &pool});
-  const std::vector<PackedBatch> lanes = random_lanes();
-  const float scale = 1.0f / (kSequences * (kLength - 1));
+  LaneReducer reducer({.lanes = work.lanes, .elements = parameters.trained_elements(), .scalars = 1, .pool = &pool});
+  const std::vector<PackedBatch> lanes = random_lanes(work);
+  int64_t labels = 0;
+  for (const PackedBatch& lane : lanes) labels += lane.labels();
+  const float scale = 1.0f / static_cast<float>(labels);
   double loss = 0.0;
-  std::vector<double> seconds, cpu_seconds;
-  for (int step = 0; step < kWarmUpSteps + kTimedSteps; ++step) {
-    const double begin = seconds_now(), cpu_begin = cpu_seconds_now();
-    for (const PackedBatch& lane : lanes) {
-      const auto gradient = reducer.begin_lane();
-      const double lane_loss = decoder.forward_backward(lane, {.loss_scale = scale, .gradient = gradient});
-      reducer.end_lane(std::span(&lane_loss, 1));
-    }
+  std::vector<double> seconds;
+  for (int step = 0; step < work.warm_up_steps + work.timed_steps; ++step) {
+    const double begin = seconds_now();
+    reducer.compute(at_once, [&](const LaneReducer::Lane& lane) -> std::vector<double> {
+      return {decoders[static_cast<size_t>(lane.slot)].forward_backward(
+          lanes[static_cast<size_t>(lane.number)], {.loss_scale = scale, .gradient = lane.gradient})};
+    });
     const LaneReducer::Result sum = reducer.reduce(step, 0);
     loss = sum.scalars[0] * static_cast<double>(scale);
     const double norm = std::sqrt(ops::sum_squares(pool, sum.gradient));
     optimizer.apply(pool, {.step = step, .learning_rate = 3e-4, .gradient = sum.gradient, .gradient_norm = norm});
-    if (step < kWarmUpSteps) continue;
-    seconds.push_back(seconds_now() - begin);
-    cpu_seconds.push_back(cpu_seconds_now() - cpu_begin);
+    if (step >= work.warm_up_steps) seconds.push_back(seconds_now() - begin);
   }
   std::sort(seconds.begin(), seconds.end());
-  std::sort(cpu_seconds.begin(), cpu_seconds.end());
-  const double tokens = kSequences * kLength;
+  const auto tokens = static_cast<double>(work.tokens());
+  const double median = seconds[seconds.size() / 2];
   std::printf(
-      "{\"bench\":\"tune\",\"shape\":\"scratch\",\"threads\":%d,\"batch\":%d,\"seq\":%d,\"lanes\":%d,\"dtype\":"
-      "\"float32\","
-      "\"tok_s_max\":%.1f,\"tok_s_median\":%.1f,\"tok_per_cpu_s_max\":%.1f,\"last_loss\":%.6f}\n",
-      threads, kSequences, kLength, kLanes, tokens / seconds.front(), tokens / seconds[seconds.size() / 2],
-      tokens / cpu_seconds.front(), loss);
+      "{\"work\":\"%s\",\"unit\":\"tok/s\",\"best\":%.1f,\"median\":%.1f,\"threads\":%d,\"lanes\":%d,\"tokens\":%.0f,"
+      "\"labels\":%lld,\"gflop_s\":%.1f,\"peak_mb\":%.0f,\"loss\":%.6f}\n",
+      work.name.c_str(), tokens / seconds.front(), tokens / median, threads, work.lanes, tokens,
+      static_cast<long long>(labels), step_flop(work, parameters.config(), labels) / median * 1e-9,
+      static_cast<double>(peak_bytes()) * 1e-6, loss);
   std::fflush(stdout);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::vector<int> threads;
-  for (int i = 1; i < argc; ++i) threads.push_back(std::max(1, std::atoi(argv[i])));
-  if (threads.empty()) threads = {1, 2};
-  for (const int count : threads) measure(count);
+  int threads = 2, lanes = 0;
+  std::vector<std::string> wanted;
+  for (int i = 1; i < argc; ++i) {
+    if (i + 1 < argc && std::strcmp(argv[i], "--threads") == 0) {
+      threads = std::max(1, std::atoi(argv[++i]));
+    } else if (i + 1 < argc && std::strcmp(argv[i], "--lanes") == 0) {
+      lanes = std::max(1, std::atoi(argv[++i]));
+    } else {
+      wanted.emplace_back(argv[i]);
+    }
+  }
+  for (TrainingCase work : training_cases()) {
+    const bool chosen = wanted.empty() || std::any_of(wanted.begin(), wanted.end(), [&](const std::string& part) {
+                          return work.name.find(part) != std::string::npos;
+                        });
+    if (lanes > 0) work.lanes = lanes;
+    if (chosen) measure(work, threads);
+  }
   return 0;
 }

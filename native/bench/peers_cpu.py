@@ -1,19 +1,32 @@
-"""What users would run instead, on the same work as the native benchmarks: faiss, PyTorch, transformers.
+"""What users would run instead, on the same work as the native benchmarks: faiss, PyTorch, PEFT, transformers.
 
 One section a call, one JSON line a measurement, so that `native/bench/run.mjs` can alternate ours and the peer's.
-Needs (measured with): torch 2.15, transformers 5.23, faiss-cpu 1.15, numpy. Weights and inputs are random.
-Usage: python3 peers_cpu.py {kmeans|rq|full|beam} [--threads N]
+Needs (measured with): torch 2.15, transformers 5.23, peft 0.21, faiss-cpu 1.15, numpy. Weights and inputs are random.
+Usage: python3 peers_cpu.py {kmeans|rq|full|lora|answers|qwen|beam} [--threads N] [--compiled]
 """
 
 import argparse
 import json
 import random
+import resource
 import time
 
 import numpy as np
 
 SCRATCH = dict(hidden_size=256, num_hidden_layers=6, num_attention_heads=8, num_key_value_heads=8, intermediate_size=688,
-               vocab_size=2048, max_position_embeddings=1024, attn_implementation="sdpa")
+               vocab_size=2048)
+SMALL = dict(hidden_size=512, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=4, intermediate_size=1408,
+             vocab_size=8192)
+QWEN = dict(hidden_size=896, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2, intermediate_size=4864,
+            vocab_size=151936, tie_word_embeddings=True)
+# As in training_case.h, by section.
+TRAINING = {
+    "full": dict(work="full training step, scratch", shape=SCRATCH, lora=False, lengths=[128] * 64, answer=0),
+    "lora": dict(work="LoRA step, small", shape=SMALL, lora=True, lengths=[256] * 8, answer=0),
+    "answers": dict(work="LoRA step, small, answers only, uneven lengths", shape=SMALL, lora=True,
+                    lengths=[256, 20, 180, 33, 120, 50, 90, 70], answer=5),
+    "qwen": dict(work="LoRA step, qwen0.5b", shape=QWEN, lora=True, lengths=[256] * 4, answer=0, repeats=2),
+}
 ROWS = [(200_000, 64), (50_000, 768)]
 
 
@@ -65,31 +78,50 @@ def rq(threads):
         report(f"residual encode {n} x {d}", "rows/s", [n / s for s in seconds], error=error)
 
 
-def scratch_decoder(threads):
+def decoder(threads, shape):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    return torch, LlamaForCausalLM(LlamaConfig(**SCRATCH))
+    return torch, LlamaForCausalLM(LlamaConfig(max_position_embeddings=1024, attn_implementation="sdpa", **shape))
 
 
-def full(threads):
-    torch, model = scratch_decoder(threads)
+def training_step(threads, case, compiled):
+    """One optimizer step of the case, all sequences padded to the longest of the batch."""
+    torch, model = decoder(threads, case["shape"])
     model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    tokens = torch.randint(0, SCRATCH["vocab_size"], (64, 128))
+    if case["lora"]:
+        from peft import LoraConfig, get_peft_model
+
+        model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, task_type="CAUSAL_LM", target_modules=[
+            "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]), autocast_adapter_dtype=False)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
+    run = torch.compile(model) if compiled else model
+    lengths = case["lengths"]
+    tokens = torch.randint(0, case["shape"]["vocab_size"], (len(lengths), max(lengths)))
+    labels, mask = torch.full_like(tokens, -100), torch.zeros_like(tokens)
+    for row, length in enumerate(lengths):
+        mask[row, :length] = 1
+        first = length - case["answer"] if case["answer"] else 0
+        labels[row, first:length] = tokens[row, first:length]
+    inputs = dict(input_ids=tokens, labels=labels, use_cache=False)
+    if min(lengths) < max(lengths):
+        inputs["attention_mask"] = mask
 
     def step():
-        model(input_ids=tokens, labels=tokens, use_cache=False).loss.backward()
+        run(**inputs).loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    report("full training step, scratch", "tok/s", [tokens.numel() / s for s in seconds_of(step, 1, 3)])
+    seconds = seconds_of(step, 2 if compiled else 1, case.get("repeats", 3))
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    peer = ("PEFT" if case["lora"] else "PyTorch") + (" compiled" if compiled else " eager")
+    report(case["work"], "tok/s", [sum(lengths) / s for s in seconds], peer=peer, peak_mb=peak_mb)
 
 
 def beam(threads):
-    torch, model = scratch_decoder(threads)
+    torch, model = decoder(threads, SCRATCH)
     model.eval()
     first_item = SCRATCH["vocab_size"] - 1024
     draw, trie = random.Random(1), {}
@@ -118,7 +150,11 @@ def beam(threads):
 
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("section", choices=["kmeans", "rq", "full", "beam"])
+    arguments.add_argument("section", choices=["kmeans", "rq", "beam", *TRAINING])
     arguments.add_argument("--threads", type=int, default=2)
+    arguments.add_argument("--compiled", action="store_true", help="training steps through torch.compile")
     parsed = arguments.parse_args()
-    globals()[parsed.section](parsed.threads)
+    if parsed.section in TRAINING:
+        training_step(parsed.threads, TRAINING[parsed.section], parsed.compiled)
+    else:
+        globals()[parsed.section](parsed.threads)

@@ -1,7 +1,8 @@
-// Lane sums by binary-counter merging, then an owner-per-chunk reduction over the gang.
+// Lane sums by merging finished siblings, then an owner-per-chunk reduction over the gang.
 #include "core/lanes.h"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cstring>
 
@@ -125,45 +126,78 @@ LaneReducer::LaneReducer(const Options& options) : options_(options) {
   total_.resize(static_cast<size_t>(options.elements));
 }
 
-std::span<float> LaneReducer::begin_lane() {
-  Block block;
-  block.first = range_.first;
-  for (const Block& before : blocks_) block.first += before.count;
-  if (block.first >= range_.first + range_.count) {
-    throw JobFailure(FailureCause::internal, "a lane was begun beyond this rank's range");
-  }
-  if (!spare_.empty()) {
-    block.sum = std::move(spare_.back());
-    spare_.pop_back();
+LaneReducer::Block LaneReducer::begin(int lane) {
+  Block block{.first = lane, .count = 1};
+  {
+    const std::lock_guard lock(mutex_);
+    if (!spare_.empty()) {
+      block.sum = std::move(spare_.back());
+      spare_.pop_back();
+    }
   }
   block.sum.resize(static_cast<size_t>(options_.elements));
   float* sum = block.sum.data();
   options_.pool->for_blocks(options_.elements, kChunk,
-                            [&](int64_t begin, int64_t end) { std::fill(sum + begin, sum + end, 0.0f); });
-  blocks_.push_back(std::move(block));
-  return blocks_.back().sum;
+                            [&](int64_t from, int64_t to) { std::fill(sum + from, sum + to, 0.0f); });
+  return block;
 }
 
-void LaneReducer::end_lane(std::span<const double> scalars) {
-  if (blocks_.empty() || blocks_.back().count != 0 || static_cast<int>(scalars.size()) != options_.scalars) {
-    throw JobFailure(FailureCause::internal, "end_lane without its begin_lane, or with a wrong number of scalars");
-  }
-  blocks_.back().count = 1;
-  blocks_.back().scalars.assign(scalars.begin(), scalars.end());
-  while (blocks_.size() >= 2) {
-    Block& left = blocks_[blocks_.size() - 2];
-    Block& right = blocks_.back();
-    if (left.count != right.count || left.first % (2 * left.count) != 0) break;
-    float* a = left.sum.data();
-    const float* b = right.sum.data();
-    options_.pool->for_blocks(options_.elements, kChunk, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) a[i] += b[i];
+// Adds the block to its sibling for as long as that one is there, whoever finished first: left plus right.
+void LaneReducer::finish(Block block) {
+  for (;;) {
+    Block sibling;
+    {
+      const std::lock_guard lock(mutex_);
+      const auto found = std::find_if(blocks_.begin(), blocks_.end(), [&](const Block& other) {
+        return other.count == block.count && other.first == (block.first ^ block.count);
+      });
+      if (found == blocks_.end()) {
+        blocks_.push_back(std::move(block));
+        return;
+      }
+      sibling = std::move(*found);
+      blocks_.erase(found);
+    }
+    if (sibling.first < block.first) std::swap(sibling, block);
+    float* left = block.sum.data();
+    const float* right = sibling.sum.data();
+    options_.pool->for_blocks(options_.elements, kChunk, [&](int64_t from, int64_t to) {
+      for (int64_t i = from; i < to; ++i) left[i] += right[i];
     });
-    for (size_t i = 0; i < left.scalars.size(); ++i) left.scalars[i] += right.scalars[i];
-    left.count *= 2;
-    spare_.push_back(std::move(right.sum));
-    blocks_.pop_back();
+    for (size_t i = 0; i < block.scalars.size(); ++i) block.scalars[i] += sibling.scalars[i];
+    block.count *= 2;
+    const std::lock_guard lock(mutex_);
+    spare_.push_back(std::move(sibling.sum));
   }
+}
+
+void LaneReducer::compute(int at_once, const LaneBody& body) {
+  blocks_.clear();
+  const int end = range_.first + range_.count;
+  std::atomic<int> next{range_.first};
+  const auto work = [&](int slot) {
+    for (int lane = next.fetch_add(1); lane < end; lane = next.fetch_add(1)) {
+      try {
+        Block block = begin(lane);
+        block.scalars = body({.number = lane, .slot = slot, .gradient = block.sum});
+        if (static_cast<int>(block.scalars.size()) != options_.scalars) {
+          throw JobFailure(FailureCause::internal, "lane " + std::to_string(lane) + " gave " +
+                                                       std::to_string(block.scalars.size()) + " scalars; expected " +
+                                                       std::to_string(options_.scalars));
+        }
+        finish(std::move(block));
+      } catch (...) {
+        next.store(end);  // no slot begins another lane
+        throw;
+      }
+    }
+  };
+  if (at_once <= 1) {
+    work(0);
+  } else {
+    options_.pool->for_each(std::min(at_once, range_.count), [&](int64_t slot) { work(static_cast<int>(slot)); });
+  }
+  std::sort(blocks_.begin(), blocks_.end(), [](const Block& a, const Block& b) { return a.first < b.first; });
 }
 
 struct LaneReducer::Gang {
@@ -272,7 +306,7 @@ void LaneReducer::reduce_windows(Gang& gang) {
 LaneReducer::Result LaneReducer::reduce(int64_t step, uint32_t control) {
   int finished = 0;
   for (const Block& block : blocks_) finished += block.count;
-  if (finished != range_.count || (!blocks_.empty() && blocks_.back().count == 0)) {
+  if (finished != range_.count) {
     throw JobFailure(FailureCause::internal, "reduce was called after " + std::to_string(finished) + " of " +
                                                  std::to_string(range_.count) + " lanes");
   }

@@ -9,6 +9,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -37,12 +39,21 @@ class LaneReducer {
   explicit LaneReducer(const Options& options);
 
   LaneRange range() const { return range_; }
-  // A zeroed buffer for the gradient of the next lane of the range (ascending).
-  std::span<float> begin_lane();
-  void end_lane(std::span<const double> scalars);
+  // One lane's work: fills the zeroed gradient, answers the lane's scalars. `slot` is below `at_once`, and no two calls
+  // at the same time have the same one: what a lane needs besides its gradient can be kept per slot.
+  struct Lane {
+    int number = 0;
+    int slot = 0;
+    std::span<float> gradient;
+  };
+  using LaneBody = std::function<std::vector<double>(const Lane& lane)>;
+  // Computes all lanes of the range. With `at_once` of 1 one follows the other and each has the whole pool; with more,
+  // so many run at a time, each alone on one thread of the pool (lanes are independent, so no thread waits for
+  // another's tiles). The bytes do not depend on it. Live gradients: at most at_once + log2(lanes) + 1.
+  void compute(int at_once, const LaneBody& body);
 
   struct Result {
-    std::span<const float> gradient;  // valid until the next begin_lane
+    std::span<const float> gradient;  // valid until the next compute
     std::vector<double> scalars;
     uint32_t control = 0;  // OR over the ranks
   };
@@ -57,13 +68,16 @@ class LaneReducer {
     std::vector<double> scalars;
   };
   struct Gang;
+  Block begin(int lane);
+  void finish(Block block);
   void exchange_headers(Gang& gang, int64_t step, uint32_t control) const;
   uint32_t read_headers(Gang& gang, int64_t step) const;
   void reduce_windows(Gang& gang);
 
   Options options_;
   LaneRange range_;
-  std::vector<Block> blocks_;                 // maximal aligned subtrees so far, ascending
+  std::mutex mutex_;                          // guards blocks_ and spare_ while lanes are computed
+  std::vector<Block> blocks_;                 // aligned subtrees that are summed; ascending once all lanes are in
   std::vector<std::vector<float>> spare_;     // buffers to reuse
   std::vector<std::vector<float>> received_;  // windows of other ranks' block sums
   std::vector<float> total_;

@@ -1,8 +1,13 @@
 // The lane reduction: every world size gives the bytes of the complete binary tree.
 #include <doctest/doctest.h>
 
+#include <array>
+#include <atomic>
+#include <chrono>
 #include <cstring>
 #include <mutex>
+#include <stdexcept>
+#include <thread>
 
 #include "core/failure.h"
 #include "core/lanes.h"
@@ -46,17 +51,17 @@ struct Outcome {
   uint32_t control = 0;
 };
 
-std::vector<Outcome> reduce_steps(Transport* transport, int lanes, int64_t elements, int threads) {
+std::vector<Outcome> reduce_steps(Transport* transport, int lanes, int64_t elements, int threads, int at_once) {
   Pool pool(threads);
   LaneReducer reducer(
       {.lanes = lanes, .elements = elements, .scalars = kScalars, .transport = transport, .pool = &pool});
   std::vector<Outcome> outcomes;
   for (int64_t step = 0; step < 2; ++step) {
-    for (int i = 0; i < reducer.range().count; ++i) {
+    reducer.compute(at_once, [&](const LaneReducer::Lane& lane) {
       std::vector<double> scalars;
-      fill_lane(reducer.range().first + i, step, reducer.begin_lane(), scalars);
-      reducer.end_lane(scalars);
-    }
+      fill_lane(lane.number, step, lane.gradient, scalars);
+      return scalars;
+    });
     const bool last = transport == nullptr || transport->rank() == transport->world() - 1;
     const auto result = reducer.reduce(step, last ? 2u : 0u);
     outcomes.push_back({{result.gradient.begin(), result.gradient.end()}, result.scalars, result.control});
@@ -92,7 +97,7 @@ TEST_CASE("lanes: worlds of 1 to 8 give the bytes of the binary tree on every ra
   // Nothing, less than a chunk, several chunks with a short end, and more than one window an owner.
   for (const int64_t elements : {int64_t{0}, int64_t{5}, int64_t{100003}, int64_t{2500001}}) {
     CAPTURE(elements);
-    const std::vector<Outcome> alone = reduce_steps(nullptr, 8, elements, 2);
+    const std::vector<Outcome> alone = reduce_steps(nullptr, 8, elements, 2, 1);
     for (int64_t step = 0; step < 2; ++step) CHECK(alone[size_t(step)].gradient == reference(8, 0, 8, elements, step));
     for (const int world : {1, 2, 3, 4, 5, 8}) {
       if (elements > 1000000 && world > 3) continue;  // the same code, only slower
@@ -100,7 +105,7 @@ TEST_CASE("lanes: worlds of 1 to 8 give the bytes of the binary tree on every ra
       std::mutex mutex;
       int equal = 0;
       run_gang(world, [&](Transport& transport) {
-        const auto outcomes = reduce_steps(&transport, 8, elements, 1 + transport.rank() % 2);
+        const auto outcomes = reduce_steps(&transport, 8, elements, 1 + transport.rank() % 2, 1 + world % 2);
         const std::lock_guard lock(mutex);
         if (equal_bytes(outcomes[0], alone[0]) && equal_bytes(outcomes[1], alone[1])) ++equal;
       });
@@ -109,14 +114,47 @@ TEST_CASE("lanes: worlds of 1 to 8 give the bytes of the binary tree on every ra
   }
 }
 
+TEST_CASE("lanes: several at once give the bytes of one after the other, whichever finishes first") {
+  const std::vector<Outcome> alone = reduce_steps(nullptr, 16, 40000, 1, 1);
+  for (const int threads : {1, 2, 3}) {
+    for (const int at_once : {2, 3, 5, 16}) {
+      CAPTURE(threads);
+      CAPTURE(at_once);
+      const auto outcomes = reduce_steps(nullptr, 16, 40000, threads, at_once);
+      CHECK(equal_bytes(outcomes[0], alone[0]));
+      CHECK(equal_bytes(outcomes[1], alone[1]));
+    }
+  }
+}
+
+TEST_CASE("lanes: no two lanes at the same time share a slot, and a failing one ends the others soon") {
+  Pool pool(3);
+  LaneReducer reducer({.lanes = 64, .elements = 1, .scalars = 0, .pool = &pool});
+  std::array<std::atomic<int>, 3> in_slot{};
+  std::atomic<int> begun{0};
+  bool crowded = false;
+  const auto body = [&](const LaneReducer::Lane& lane) {
+    auto& here = in_slot[size_t(lane.slot)];
+    if (here.fetch_add(1) != 0) crowded = true;
+    const int order = ++begun;
+    if (order == 5) throw std::runtime_error("lane 5");
+    if (order > 5) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    here.fetch_sub(1);
+    return std::vector<double>{};
+  };
+  CHECK_THROWS_WITH(reducer.compute(3, body), "lane 5");
+  CHECK(begun < 32);  // a loose bound: the failing thread may be preempted before it has been heard
+  CHECK_FALSE(crowded);
+  CHECK_THROWS_AS(reducer.reduce(0, 0), JobFailure);
+}
+
 TEST_CASE("lanes: ranks at different steps fail on both sides") {
   std::mutex mutex;
   int failures = 0;
   run_gang(2, [&](Transport& transport) {
     Pool pool(1);
     LaneReducer reducer({.lanes = 2, .elements = 10, .scalars = 0, .transport = &transport, .pool = &pool});
-    reducer.begin_lane();
-    reducer.end_lane({});
+    reducer.compute(1, [](const LaneReducer::Lane&) { return std::vector<double>{}; });
     try {
       reducer.reduce(5 + transport.rank(), 0);
     } catch (const JobFailure& failure) {
@@ -141,12 +179,8 @@ TEST_CASE("lanes: misuse and impossible sizes are refused") {
     if (!refused) throw std::runtime_error("three ranks with two lanes were accepted");
   });
   LaneReducer reducer({.lanes = 2, .elements = 1, .scalars = 0, .pool = &pool});
-  reducer.begin_lane();
-  reducer.end_lane({});
   CHECK_THROWS_AS(reducer.reduce(0, 0), JobFailure);
-  reducer.begin_lane();
-  reducer.end_lane({});
-  CHECK_THROWS_AS(reducer.begin_lane(), JobFailure);
+  CHECK_THROWS_AS(reducer.compute(1, [](const LaneReducer::Lane&) { return std::vector<double>{1.0}; }), JobFailure);
 }
 
 }  // namespace collimate

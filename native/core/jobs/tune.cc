@@ -13,6 +13,7 @@
 #include "core/job.h"
 #include "core/jobs/tune_recipe.h"
 #include "core/lanes.h"
+#include "core/memory.h"
 #include "core/model/decoder.h"
 #include "core/model/optimizer.h"
 #include "core/model/parameters.h"
@@ -26,6 +27,7 @@ namespace {
 
 const char* const kTrainingFile = "training.safetensors";
 const char* const kStateFile = "state.json";
+constexpr double kMemoryShare = 0.5;  // of what is free; other workers may be at the same decision
 
 struct VocabularySizes {
   int64_t tokens = 0, first_item = 0;
@@ -67,13 +69,13 @@ class Tuner {
         examples_(context.input("train_examples"), vocabulary_.tokens),
         order_({.examples = examples_.count(), .batch_sequences = recipe_.batch_sequences, .seed = recipe_.seed}),
         parameters_(make_parameters(context, recipe_, vocabulary_)),
-        decoder_(parameters_, context.pool(), examples_.longest()),
         optimizer_(parameters_, recipe_.optimizer),
         reducer_({.lanes = recipe_.lanes,
                   .elements = parameters_.trained_elements(),
                   .scalars = 1,
                   .transport = context.transport(),
                   .pool = &context.pool()}) {
+    decoders_.emplace_back(parameters_, context.pool(), examples_.longest());
     if (context.spec().resume_dir) resume(*context.spec().resume_dir);
   }
 
@@ -98,8 +100,7 @@ class Tuner {
       labels += examples_.labels_of(example);
       tokens += examples_.tokens_of(example);
     }
-    const LaneRange range = reducer_.range();
-    for (int lane = range.first; lane < range.first + range.count; ++lane) run_lane(batch, lane, labels);
+    reducer_.compute(lanes_at_once_, [&](const LaneReducer::Lane& lane) { return run_lane(batch, lane, labels); });
     const LaneReducer::Result sum = reducer_.reduce(step_, context_.host().take_control());
     const double loss = sum.scalars[0] / static_cast<double>(labels);
     const double norm = std::sqrt(ops::sum_squares(context_.pool(), sum.gradient));
@@ -108,6 +109,7 @@ class Tuner {
     optimizer_.apply(context_.pool(),
                      {.step = step_, .learning_rate = learning_rate, .gradient = sum.gradient, .gradient_norm = norm});
     losses_.push_back(static_cast<float>(loss));
+    if (lanes_at_once_ == 1) choose_lanes_at_once();
     ++step_;
     context_.host().on_step(step_, recipe_.steps,
                             {{"loss", loss},
@@ -118,20 +120,32 @@ class Tuner {
     return sum.control;
   }
 
-  void run_lane(const std::vector<int64_t>& batch, int lane, int64_t labels) {
+  std::vector<double> run_lane(const std::vector<int64_t>& batch, const LaneReducer::Lane& lane, int64_t labels) {
     context_.throw_if_aborted();
     PackedBatch packed;
-    const LaneSlice slice = lane_slice(recipe_.batch_sequences, recipe_.lanes, lane);
+    const LaneSlice slice = lane_slice(recipe_.batch_sequences, recipe_.lanes, lane.number);
     for (int64_t j = slice.begin; j < slice.end; ++j) examples_.append_to(packed, batch[static_cast<size_t>(j)]);
-    const std::span<float> gradient = reducer_.begin_lane();
-    const double loss =
-        decoder_.forward_backward(packed, {.loss_scale = static_cast<float>(1.0 / static_cast<double>(labels)),
-                                           .dropout = {.probability = static_cast<float>(recipe_.dropout),
-                                                       .seed = recipe_.seed,
-                                                       .step = step_,
-                                                       .lane = lane},
-                                           .gradient = gradient});
-    reducer_.end_lane(std::span(&loss, 1));
+    Decoder& decoder = decoders_[static_cast<size_t>(lane.slot)];
+    return {decoder.forward_backward(packed, {.loss_scale = static_cast<float>(1.0 / static_cast<double>(labels)),
+                                              .dropout = {.probability = static_cast<float>(recipe_.dropout),
+                                                          .seed = recipe_.seed,
+                                                          .step = step_,
+                                                          .lane = lane.number},
+                                              .gradient = lane.gradient})};
+  }
+
+  // A lane to each thread wastes less than all threads on one lane, if there are lanes enough and memory for their
+  // activations. What a lane needs is known once one step has been made.
+  void choose_lanes_at_once() {
+    const int threads = context_.pool().threads();
+    if (threads == 1 || reducer_.range().count < threads) return;
+    const double lane_bytes = 1.25 * static_cast<double>(decoders_[0].workspace_bytes()) +
+                              static_cast<double>(parameters_.trained_elements()) * sizeof(float);
+    const double more = kMemoryShare * static_cast<double>(available_memory_bytes()) / lane_bytes;
+    lanes_at_once_ = static_cast<int>(std::min<double>(threads, 1.0 + std::floor(more)));
+    while (static_cast<int>(decoders_.size()) < lanes_at_once_) {
+      decoders_.emplace_back(parameters_, context_.pool(), examples_.longest());
+    }
   }
 
   void check_finite(double loss, double norm, const std::vector<int64_t>& batch) const {
@@ -219,9 +233,10 @@ class Tuner {
   TrainingExamples examples_;
   ExampleOrder order_;
   Parameters parameters_;
-  Decoder decoder_;
   Optimizer optimizer_;
   LaneReducer reducer_;
+  std::vector<Decoder> decoders_;  // by slot of the reducer
+  int lanes_at_once_ = 1;
   std::vector<float> losses_;
   int64_t step_ = 0;  // updates applied
 };

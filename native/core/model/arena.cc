@@ -52,4 +52,10 @@ void Arena::reset() {
   }
 }
 
+int64_t Arena::bytes() const {
+  int64_t total = 0;
+  for (const Chunk& chunk : chunks_) total += chunk.size * static_cast<int64_t>(sizeof(float));
+  return total;
+}
+
 }  // namespace collimate

@@ -13,6 +13,8 @@ class Arena {
   float* take(int64_t elements);
   // All buffers are given back. After the first step the arena is one chunk as large as a step needs.
   void reset();
+  // What the arena holds, in use or not.
+  int64_t bytes() const;
 
  private:
   struct Chunk {

@@ -36,6 +36,7 @@ struct DropoutSpec {
   int lane = 0;
 };
 
+// Not for two threads at once: a decoder owns the workspace of a pass. Several may share parameters and pool.
 class Decoder {
  public:
   // `positions`: longest sequence that will come. Parameters are read at each call, so an update is seen at once.
@@ -48,6 +49,9 @@ class Decoder {
     std::span<float> gradient;
   };
   double forward_backward(const PackedBatch& batch, const GradientArgs& args);
+
+  // What one pass has needed so far; it is kept for the next.
+  int64_t workspace_bytes() const { return arena_.bytes(); }
 
   // Logits at the labelled rows, [N, V], without dropout.
   std::vector<float> logits(const PackedBatch& batch);
