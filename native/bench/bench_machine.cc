@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/gemm.h"
+#include "core/gemm_bf16.h"
 #include "core/isa.h"
 #include "core/pool.h"
 
@@ -32,9 +33,21 @@ double best_seconds(const Body& body) {
   return best;
 }
 
-// Twelve independent chains of 8-wide FMA: enough to hide the latency of two units. AVX2 also where there is more.
+// Twelve independent chains of FMA: enough to hide the latency of two units.
 constexpr int64_t kTurns = 20'000'000;
 constexpr int kChains = 12;
+__attribute__((target("avx512f"))) float wide_fma_chains() {
+  __m512 sums[kChains];
+  for (int i = 0; i < kChains; ++i) sums[i] = _mm512_set1_ps(static_cast<float>(i));
+  const __m512 factor = _mm512_set1_ps(0.999f), term = _mm512_set1_ps(0.001f);
+  for (int64_t turn = 0; turn < kTurns; ++turn) {
+#pragma GCC unroll 12
+    for (int i = 0; i < kChains; ++i) sums[i] = _mm512_fmadd_ps(sums[i], factor, term);
+  }
+  for (int i = 1; i < kChains; ++i) sums[0] = _mm512_add_ps(sums[0], sums[i]);
+  return _mm512_cvtss_f32(sums[0]);
+}
+
 float fma_chains() {
   __m256 sums[kChains];
   for (int i = 0; i < kChains; ++i) sums[i] = _mm256_set1_ps(static_cast<float>(i));
@@ -59,8 +72,11 @@ void measure(int threads) {
   Pool pool(threads);
   prepare_compute_thread();
   std::vector<double> sink(static_cast<size_t>(threads));
+  const bool wide = selected_isa() == Isa::avx512;
   const double fma = best_seconds([&] {
-    pool.for_each(threads, [&](int64_t i) { sink[static_cast<size_t>(i)] = static_cast<double>(fma_chains()); });
+    pool.for_each(threads, [&](int64_t i) {
+      sink[static_cast<size_t>(i)] = static_cast<double>(wide ? wide_fma_chains() : fma_chains());
+    });
   });
   constexpr int64_t kSide = 1536;
   std::vector<float> a(kSide * kSide, 0.5f), b(kSide * kSide, 0.25f), c(kSide * kSide);
@@ -75,6 +91,13 @@ void measure(int threads) {
                 .c = c.data(),
                 .ldc = kSide});
   });
+  double bf16_product = 0.0;
+  if (bf16_unit() != Bf16Unit::none) {
+    Bf16Panels panels;
+    panels.pack(pool, {.values = b.data(), .k = kSide, .n = kSide, .stride = kSide});
+    bf16_product = best_seconds(
+        [&] { gemm_bf16(pool, {.m = kSide, .a = a.data(), .lda = kSide, .b = &panels, .c = c.data(), .ldc = kSide}); });
+  }
   const std::vector<float> large(int64_t{64} << 20, 1.0f);  // 256 MiB: beyond any cache
   const auto size = static_cast<int64_t>(large.size());
   const double read = best_seconds([&] {
@@ -86,10 +109,13 @@ void measure(int threads) {
   for (const double value : sink) total += value;
   std::printf(
       "{\"work\":\"machine\",\"threads\":%d,\"isa\":\"%s\",\"fma_gflop_s\":%.1f,\"gemm_gflop_s\":%.1f,"
+      "\"bf16_unit\":\"%s\",\"bf16_gemm_gflop_s\":%.1f,"
       "\"read_gb_s\":%.1f,\"checksum\":%g}\n",
       threads, std::string(isa_name(selected_isa())).c_str(),
-      static_cast<double>(threads) * static_cast<double>(kTurns) * kChains * 16 / fma * 1e-9,
-      2.0 * kSide * kSide * kSide / product * 1e-9, static_cast<double>(size) * 4 / read * 1e-9, total);
+      static_cast<double>(threads) * static_cast<double>(kTurns) * kChains * (wide ? 32 : 16) / fma * 1e-9,
+      2.0 * kSide * kSide * kSide / product * 1e-9, bf16_unit_name(bf16_unit()),
+      bf16_product > 0 ? 2.0 * kSide * kSide * kSide / bf16_product * 1e-9 : 0.0,
+      static_cast<double>(size) * 4 / read * 1e-9, total);
 }
 
 }  // namespace

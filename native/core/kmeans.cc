@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 #include <numeric>
 
-#include "core/gemm.h"
+#include "core/nearest_centroids.h"
 #include "core/row_ops.h"
 #include "core/tree_sum.h"
 
@@ -14,53 +13,12 @@ namespace {
 
 constexpr int64_t kMembersPerChunk = 1024;  // of a centroid's sum
 
-// result[i] = argmin_j half_norms[j] + scores[i, j], where scores are -x·c; ties to the lowest j.
-void argmin_rows(const float* scores, const float* half_norms, int64_t rows, int64_t clusters, int32_t* result) {
-  for (int64_t i = 0; i < rows; ++i) {
-    const float* row = scores + i * clusters;
-    FloatLanes best;
-    IntLanes best_index = {0, 0, 0, 0, 0, 0, 0, 0};
-    IntLanes index = {0, 1, 2, 3, 4, 5, 6, 7};
-    for (int lane = 0; lane < 8; ++lane) best[lane] = std::numeric_limits<float>::infinity();
-    int64_t j = 0;
-    for (; j + 8 <= clusters; j += 8, index += 8) {
-      FloatLanes score, norm;
-      std::memcpy(&score, row + j, sizeof score);
-      std::memcpy(&norm, half_norms + j, sizeof norm);
-      score += norm;
-      const IntLanes less = score < best;
-      best = less ? score : best;
-      best_index = less ? index : best_index;
-    }
-    float least = best[0];
-    int32_t where = best_index[0];
-    for (int lane = 1; lane < 8; ++lane) {
-      if (best[lane] < least || (best[lane] == least && best_index[lane] < where)) {
-        least = best[lane];
-        where = best_index[lane];
-      }
-    }
-    for (; j < clusters; ++j) {
-      const float score = row[j] + half_norms[j];
-      if (score < least) {
-        least = score;
-        where = static_cast<int32_t>(j);
-      }
-    }
-    result[i] = where;
-  }
-}
-
-void squared_norms(const float* rows, int64_t count, int64_t dim, float* result) {
-  for (int64_t i = 0; i < count; ++i) result[i] = row_dot(rows + i * dim, rows + i * dim, dim);
-}
-
 // Squared distances of rows to the centroids they were given; returns their sum.
 double distances_to_assigned(const float* rows, int64_t count, const float* centroids, int64_t dim,
                              const int32_t* assignment, float* result) {
   double sum = 0;
   for (int64_t i = 0; i < count; ++i) {
-    result[i] = row_squared_distance(rows + i * dim, centroids + assignment[i] * dim, dim);
+    result[i] = wide_squared_distance(rows + i * dim, centroids + assignment[i] * dim, dim);
     sum += result[i];
   }
   return sum;
@@ -141,14 +99,14 @@ int64_t reseed_empty(const RowMatrix& rows, const Members& members, std::span<co
 // Assigns, fills squared distances, returns their sum.
 double assign_and_measure(Pool& pool, const RowMatrix& rows, std::span<const float> centroids,
                           std::span<int32_t> assignment, std::span<float> squared_distance) {
-  const CentroidTable table(centroids, rows.dim);
+  const CentroidTable table(pool, centroids, rows.dim);
   std::vector<double> sums((rows.rows + kAssignRowsPerItem - 1) / kAssignRowsPerItem, 0.0);
   pool.for_blocks(rows.rows, kAssignRowsPerItem, [&](int64_t begin, int64_t end) {
-    thread_local std::vector<float> scores;
+    thread_local CentroidTable::Scratch scratch;
     double sum = 0;
-    for (int64_t first = begin; first < end; first += kAssignRowsPerTile) {
-      const int64_t count = std::min(kAssignRowsPerTile, end - first);
-      table.nearest(rows.row(first), count, scores, &assignment[first]);
+    for (int64_t first = begin; first < end; first += CentroidTable::kRowsPerTile) {
+      const int64_t count = std::min(CentroidTable::kRowsPerTile, end - first);
+      table.nearest(rows.row(first), count, scratch, &assignment[first]);
       sum += distances_to_assigned(rows.row(first), count, centroids.data(), rows.dim, &assignment[first],
                                    &squared_distance[first]);
     }
@@ -158,28 +116,6 @@ double assign_and_measure(Pool& pool, const RowMatrix& rows, std::span<const flo
 }
 
 }  // namespace
-
-CentroidTable::CentroidTable(std::span<const float> centroids, int64_t dim)
-    : values_(centroids), half_norms_(centroids.size() / dim), dim_(dim) {
-  squared_norms(centroids.data(), clusters(), dim, half_norms_.data());
-  for (float& norm : half_norms_) norm *= 0.5f;
-}
-
-void CentroidTable::nearest(const float* rows, int64_t count, std::vector<float>& scores, int32_t* result) const {
-  if (static_cast<int64_t>(scores.size()) < count * clusters()) scores.resize(count * clusters());
-  gemm_single({.transpose_b = true,
-               .m = count,
-               .n = clusters(),
-               .k = dim_,
-               .alpha = -1.0f,
-               .a = rows,
-               .lda = dim_,
-               .b = values_.data(),
-               .ldb = dim_,
-               .c = scores.data(),
-               .ldc = clusters()});
-  argmin_rows(scores.data(), half_norms_.data(), count, clusters(), result);
-}
 
 LloydStep lloyd_step(Pool& pool, const RowMatrix& rows, std::span<float> centroids) {
   std::vector<int32_t> assignment(rows.rows);

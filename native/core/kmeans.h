@@ -1,6 +1,6 @@
-// k-means over row-major float rows: exact Lloyd iterations whose distances come from matrix products.
+// k-means over row-major float rows: exact Lloyd iterations.
 //
-// 1. No rows x clusters matrix exists: each fixed block of rows meets all centroids, takes its argmin and is done.
+// 1. A row belongs to the centroid that core/nearest_centroids.h defines.
 // 2. Equal distances go to the lowest index, always.
 // 3. A centroid is the mean of its members in row order, in double, in chunks of a fixed size summed in tree order; so
 //    bytes do not depend on the pool.
@@ -74,23 +74,6 @@ void assign_rows(Pool& pool, const RowMatrix& rows, std::span<const float> centr
 // --- pieces that the residual quantizer shares ---
 
 constexpr int64_t kAssignRowsPerItem = 1024;  // rows of one pool item
-constexpr int64_t kAssignRowsPerTile = 128;   // rows that meet the centroids in one matrix product
-
-// Centroids as the distance kernel reads them: half squared norms beside the values.
-class CentroidTable {
- public:
-  CentroidTable(std::span<const float> centroids, int64_t dim);
-  int64_t clusters() const { return static_cast<int64_t>(half_norms_.size()); }
-  int64_t dim() const { return dim_; }
-  const float* row(int64_t index) const { return values_.data() + index * dim_; }
-  // Nearest centroid of `count` <= kAssignRowsPerTile contiguous rows; `scores` is scratch of count * clusters floats.
-  void nearest(const float* rows, int64_t count, std::vector<float>& scores, int32_t* result) const;
-
- private:
-  std::span<const float> values_;
-  std::vector<float> half_norms_;
-  int64_t dim_ = 0;
-};
 
 // JobFailure(bad_input) naming the first row that is not finite or whose squared norm overflows.
 void check_rows(Pool& pool, const RowMatrix& rows, const char* what);

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/failure.h"
+#include "core/nearest_centroids.h"
 #include "core/row_ops.h"
 #include "core/tree_sum.h"
 
@@ -19,7 +20,7 @@ void subtract_codes(float* residuals, int64_t count, int64_t dim, const float* c
 }
 
 void squared_row_norms(const float* rows, int64_t count, int64_t dim, float* result) {
-  for (int64_t i = 0; i < count; ++i) result[i] = row_dot(rows + i * dim, rows + i * dim, dim);
+  for (int64_t i = 0; i < count; ++i) result[i] = wide_dot(rows + i * dim, rows + i * dim, dim);
 }
 
 // One tile of rows through every level, its residuals staying in cache.
@@ -33,7 +34,7 @@ class TileEncoder {
     residuals_.assign(rows.row(first), rows.row(first) + count * dim);
     level_codes_.resize(count);
     for (int64_t level = 0; level < books_.levels; ++level) {
-      tables_[level].nearest(residuals_.data(), count, scores_, level_codes_.data());
+      tables_[level].nearest(residuals_.data(), count, scratch_, level_codes_.data());
       subtract_codes(residuals_.data(), count, dim, books_.level(level).data(), level_codes_.data());
       if (!out.codes.empty())
         for (int64_t i = 0; i < count; ++i) out.codes[(first + i) * books_.levels + level] = level_codes_[i];
@@ -47,7 +48,7 @@ class TileEncoder {
   const ResidualCodebooks& books_;
   const std::vector<CentroidTable>& tables_;
   std::vector<float> residuals_;
-  std::vector<float> scores_;
+  CentroidTable::Scratch scratch_;
   std::vector<int32_t> level_codes_;
 };
 
@@ -66,11 +67,11 @@ void check_books(const ResidualCodebooks& books, int64_t dim) {
 void residual_encode(Pool& pool, const RowMatrix& rows, const ResidualCodebooks& books, const ResidualEncoding& out) {
   check_books(books, rows.dim);
   std::vector<CentroidTable> tables;
-  for (int64_t level = 0; level < books.levels; ++level) tables.emplace_back(books.level(level), books.dim);
+  for (int64_t level = 0; level < books.levels; ++level) tables.emplace_back(pool, books.level(level), books.dim);
   pool.for_blocks(rows.rows, kAssignRowsPerItem, [&](int64_t begin, int64_t end) {
     TileEncoder encoder(books, tables);
-    for (int64_t first = begin; first < end; first += kAssignRowsPerTile)
-      encoder.encode(rows, first, std::min(kAssignRowsPerTile, end - first), out);
+    for (int64_t first = begin; first < end; first += CentroidTable::kRowsPerTile)
+      encoder.encode(rows, first, std::min(CentroidTable::kRowsPerTile, end - first), out);
   });
 }
 

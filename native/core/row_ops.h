@@ -1,7 +1,7 @@
 // Dot products and scaled additions over short rows, with one order of additions on every machine.
 //
 // 1. A dot product keeps eight partial sums (element i goes to sum i mod 8), added pairwise at the end; the tail is
-// added last.
+//    added last. The `wide_` ones keep 32, for rows long enough that one chain of additions would be waited for.
 // 2. No contraction and no fast-math: whatever the width of the registers, the bits are those of the source.
 #pragma once
 
@@ -50,6 +50,38 @@ typedef int32_t IntLanes __attribute__((vector_size(32)));
   float result = add_lanes(sum);
   for (; i < n; ++i) result += (a[i] - b[i]) * (a[i] - b[i]);
   return result;
+}
+
+// Sum of term(x, y) over four times eight lanes; `term` is applied to whole vectors and to single floats.
+template <typename Term>
+[[gnu::always_inline]] inline float wide_sum(const float* a, const float* b, int64_t n, const Term& term) {
+  FloatLanes sums[4] = {};
+  int64_t i = 0;
+  for (; i + 32 <= n; i += 32) {
+    for (int lane = 0; lane < 4; ++lane) {
+      FloatLanes x, y;
+      std::memcpy(&x, a + i + 8 * lane, sizeof x);
+      std::memcpy(&y, b + i + 8 * lane, sizeof y);
+      sums[lane] += term(x, y);
+    }
+  }
+  for (; i + 8 <= n; i += 8) {
+    FloatLanes x, y;
+    std::memcpy(&x, a + i, sizeof x);
+    std::memcpy(&y, b + i, sizeof y);
+    sums[0] += term(x, y);
+  }
+  float result = add_lanes((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  for (; i < n; ++i) result += term(a[i], b[i]);
+  return result;
+}
+
+[[gnu::always_inline]] inline float wide_dot(const float* a, const float* b, int64_t n) {
+  return wide_sum(a, b, n, [](const auto& x, const auto& y) { return x * y; });
+}
+
+[[gnu::always_inline]] inline float wide_squared_distance(const float* a, const float* b, int64_t n) {
+  return wide_sum(a, b, n, [](const auto& x, const auto& y) { return (x - y) * (x - y); });
 }
 
 // y += scale * x
