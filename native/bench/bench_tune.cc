@@ -1,6 +1,6 @@
 // Speed and memory of one `tune` step: lanes, reduction, clipping and AdamW included; reading examples, metrics and
 // checkpoints not. Random weights and tokens.
-// One JSON line per case. Usage: bench_tune [--threads N] [--lanes N] [part of a case's name ...]
+// One JSON line per case. Usage: bench_tune [--threads N] [--lanes N] [--bf16] [part of a case's name ...]
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,7 +33,7 @@ int64_t peak_bytes() {
   return usage.ru_maxrss * int64_t{1024};
 }
 
-void measure(const TrainingCase& work, int threads) {
+void measure(const TrainingCase& work, int threads, bool bf16) {
   Pool pool(threads);
   prepare_compute_thread();
   Parameters::Options options{.config = DecoderConfig::from_shape(work.shape, work.vocabulary),
@@ -45,10 +46,13 @@ void measure(const TrainingCase& work, int threads) {
   }
   Parameters parameters(std::move(options));
   initialise_scratch(parameters, 1);
+  std::optional<Bf16Weights> packed;
+  if (bf16) packed.emplace(parameters, pool);
   const int at_once = std::min(threads, work.lanes);
   std::vector<Decoder> decoders;
   for (int i = 0; i < at_once; ++i) {
-    decoders.emplace_back(parameters, pool, *std::max_element(work.lengths.begin(), work.lengths.end()));
+    decoders.emplace_back(parameters, pool, *std::max_element(work.lengths.begin(), work.lengths.end()),
+                          packed ? &*packed : nullptr);
   }
   Optimizer optimizer(parameters, {.beta2 = 0.95, .weight_decay = 0.1, .clip_norm = 1.0});
   LaneReducer reducer({.lanes = work.lanes, .elements = parameters.trained_elements(), .scalars = 1, .pool = &pool});
@@ -68,15 +72,17 @@ void measure(const TrainingCase& work, int threads) {
     loss = sum.scalars[0] * static_cast<double>(scale);
     const double norm = std::sqrt(ops::sum_squares(pool, sum.gradient));
     optimizer.apply(pool, {.step = step, .learning_rate = 3e-4, .gradient = sum.gradient, .gradient_norm = norm});
+    if (packed) packed->refresh(pool);
     if (step >= work.warm_up_steps) seconds.push_back(seconds_now() - begin);
   }
   std::sort(seconds.begin(), seconds.end());
   const auto tokens = static_cast<double>(work.tokens());
   const double median = seconds[seconds.size() / 2];
   std::printf(
-      "{\"work\":\"%s\",\"unit\":\"tok/s\",\"best\":%.1f,\"median\":%.1f,\"threads\":%d,\"lanes\":%d,\"tokens\":%.0f,"
+      "{\"work\":\"%s\",\"precision\":\"%s\",\"unit\":\"tok/"
+      "s\",\"best\":%.1f,\"median\":%.1f,\"threads\":%d,\"lanes\":%d,\"tokens\":%.0f,"
       "\"labels\":%lld,\"gflop_s\":%.1f,\"peak_mb\":%.0f,\"loss\":%.6f}\n",
-      work.name.c_str(), tokens / seconds.front(), tokens / median, threads, work.lanes, tokens,
+      work.name.c_str(), bf16 ? "bf16" : "fp32", tokens / seconds.front(), tokens / median, threads, work.lanes, tokens,
       static_cast<long long>(labels), step_flop(work, parameters.config(), labels) / median * 1e-9,
       static_cast<double>(peak_bytes()) * 1e-6, loss);
   std::fflush(stdout);
@@ -86,12 +92,15 @@ void measure(const TrainingCase& work, int threads) {
 
 int main(int argc, char** argv) {
   int threads = 2, lanes = 0;
+  bool bf16 = false;
   std::vector<std::string> wanted;
   for (int i = 1; i < argc; ++i) {
     if (i + 1 < argc && std::strcmp(argv[i], "--threads") == 0) {
       threads = std::max(1, std::atoi(argv[++i]));
     } else if (i + 1 < argc && std::strcmp(argv[i], "--lanes") == 0) {
       lanes = std::max(1, std::atoi(argv[++i]));
+    } else if (std::strcmp(argv[i], "--bf16") == 0) {
+      bf16 = true;
     } else {
       wanted.emplace_back(argv[i]);
     }
@@ -101,7 +110,7 @@ int main(int argc, char** argv) {
                           return work.name.find(part) != std::string::npos;
                         });
     if (lanes > 0) work.lanes = lanes;
-    if (chosen) measure(work, threads);
+    if (chosen) measure(work, threads, bf16);
   }
   return 0;
 }

@@ -13,7 +13,7 @@
 namespace collimate {
 namespace {
 
-constexpr int64_t kItemBlocks = 16;  // 256 rows of A stay in the second-level cache while the panels pass
+constexpr int64_t kItemBlocks = 32;  // 512 rows of A stay in the second-level cache while the panels pass
 constexpr int64_t kItemPanels = 8;
 constexpr int64_t kDepthStep = 1024;  // of k at a time: 64 KiB of a panel
 
@@ -111,21 +111,41 @@ void Bf16Panels::pack(Pool& pool, const Source& source) {
   k_ = source.k;
   n_ = source.n;
   k_padded_ = round_up(k_, Bf16Rows::kDepth);
-  values_.resize(static_cast<size_t>(panels() * k_padded_ * kColumns));
-  pool.for_each(panels(), [&](int64_t index) {
-    uint16_t* panel = values_.data() + index * k_padded_ * kColumns;
-    std::fill_n(panel, k_padded_ * kColumns, uint16_t{0});
-    std::vector<float> line(static_cast<size_t>(k_padded_));
-    std::vector<uint16_t> rounded(static_cast<size_t>(k_padded_));
-    for (int64_t column = 0; column < std::min(kColumns, n_ - index * kColumns); ++column) {
-      const int64_t j = index * kColumns + column;
-      for (int64_t k = 0; k < k_; ++k) {
-        line[k] = source.factor * source.values[source.transposed ? j * source.stride + k : k * source.stride + j];
-      }
-      bf16_round_row(line.data(), k_, rounded.data(), Bf16Rows::kDepth);
-      for (int64_t k = 0; k < k_; ++k) panel[(k / 2 * kColumns + column) * 2 + k % 2] = rounded[k];
+  values_.assign(static_cast<size_t>(panels() * k_padded_ * kColumns), 0);
+  pool.for_each(panels(), [&](int64_t index) { pack_panel(source, index, 0); });
+}
+
+void Bf16Panels::pack_again(Pool& pool, const Source& source, int64_t first_k, int64_t first_n) {
+  const int64_t first = first_n / kColumns;
+  pool.for_each(panels() - first, [&](int64_t index) { pack_panel(source, first + index, first_k / 2 * 2); });
+}
+
+// Writes k in [first_k, k) of one panel; first_k is even.
+void Bf16Panels::pack_panel(const Source& source, int64_t index, int64_t first_k) {
+  constexpr int64_t kPair = 2 * kColumns;
+  uint16_t* panel = values_.data() + index * k_padded_ * kColumns;
+  const int64_t column = index * kColumns, columns = std::min(kColumns, n_ - column), depth = k_ - first_k;
+  thread_local std::vector<float> line;
+  thread_local std::vector<uint16_t> rounded;
+  const auto round = [&](const float* from, int64_t count) {
+    line.resize(static_cast<size_t>(count));
+    for (int64_t i = 0; i < count; ++i) line[i] = source.factor * from[i];
+    rounded.assign(static_cast<size_t>(round_up(count + 1, Bf16Rows::kDepth)), 0);
+    bf16_round_row(line.data(), count, rounded.data(), Bf16Rows::kDepth);
+  };
+  if (source.transposed) {
+    for (int64_t j = 0; j < columns; ++j) {
+      round(source.values + (column + j) * source.stride + first_k, depth);
+      uint16_t* to = panel + first_k / 2 * kPair + 2 * j;
+      for (int64_t k = 0; k < depth; k += 2, to += kPair) std::memcpy(to, &rounded[k], 2 * sizeof(uint16_t));
     }
-  });
+    return;
+  }
+  for (int64_t k = first_k; k < k_; ++k) {
+    round(source.values + k * source.stride + column, columns);
+    uint16_t* to = panel + k / 2 * kPair + k % 2;
+    for (int64_t j = 0; j < columns; ++j) to[2 * j] = rounded[j];
+  }
 }
 
 void gemm_bf16_tile(const Bf16Tile& tile) {
@@ -134,7 +154,7 @@ void gemm_bf16_tile(const Bf16Tile& tile) {
     const int64_t first_column = (tile.first_panel + p) * Bf16Panels::kColumns;
     const int64_t columns = std::min(Bf16Panels::kColumns, tile.b->n() - first_column);
     for (int64_t k = 0; k < tile.b->k_padded(); k += kDepthStep) {
-      Bf16PanelCall call{.a = tile.a->block(tile.first_block) + k * Bf16Rows::kRows,
+      Bf16PanelCall call{.a = tile.a->block(tile.first_block) + (tile.first_k + k) * Bf16Rows::kRows,
                          .a_block = tile.a->block_size(),
                          .blocks = whole_blocks,
                          .k = std::min(kDepthStep, tile.b->k_padded() - k),

@@ -72,6 +72,8 @@ class Bf16Panels {
     float factor = 1.0f;  // applied before rounding
   };
   void pack(Pool& pool, const Source& source);
+  // The same for a source of the same shape of which only B[k >= first_k] and B[:, n >= first_n] have changed.
+  void pack_again(Pool& pool, const Source& source, int64_t first_k, int64_t first_n);
   int64_t k() const { return k_; }
   int64_t n() const { return n_; }
   int64_t panels() const { return (n_ + kColumns - 1) / kColumns; }
@@ -81,6 +83,7 @@ class Bf16Panels {
   int64_t bytes() const { return static_cast<int64_t>(values_.size() * sizeof(uint16_t)); }
 
  private:
+  void pack_panel(const Source& source, int64_t index, int64_t first_k);
   Bf16Buffer values_;
   int64_t k_ = 0, n_ = 0, k_padded_ = 0;
 };
@@ -102,6 +105,7 @@ void gemm_bf16(Pool& pool, const Bf16GemmArgs& args);
 struct Bf16Tile {
   const Bf16Rows* a = nullptr;
   int64_t first_block = 0, rows = 0;
+  int64_t first_k = 0;  // of A, a multiple of 32: B's k begins there
   const Bf16Panels* b = nullptr;
   int64_t first_panel = 0, panels = 0;
   const float* bias = nullptr;  // [panels * 32] from the first panel's first column: C starts there, not at 0

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/model/arena.h"
+#include "core/model/bf16_weights.h"
 #include "core/model/parameters.h"
 #include "core/ops.h"
 #include "core/pool.h"
@@ -40,7 +41,9 @@ struct DropoutSpec {
 class Decoder {
  public:
   // `positions`: longest sequence that will come. Parameters are read at each call, so an update is seen at once.
-  Decoder(const Parameters& parameters, Pool& pool, int64_t positions);
+  // With `bf16`, packed from these parameters, the products of linear layers and of the head are of bf16 values (weight
+  // gradients, attention and all else stay fp32).
+  Decoder(const Parameters& parameters, Pool& pool, int64_t positions, const Bf16Weights* bf16 = nullptr);
 
   // Sum of the losses at labelled rows; adds loss_scale * gradient to the flat gradient (trained elements).
   struct GradientArgs {
@@ -73,6 +76,12 @@ class Decoder {
   const float* branch_gradient(Pass& pass, int64_t site);
   void linear(const Pass& pass, const Site& site);
   void linear_backward(const Pass& pass, const Site& site);
+  std::vector<ops::Bf16Adapter> bf16_adapters(const Site& site) const;
+  void linear_bf16(const Pass& pass, const Site& site);
+  void linear_backward_bf16(const Pass& pass, const Site& site);
+  struct HeadRows;  // logits and hidden rows of a chunk of labels
+  void head_logits(const HeadRows& head);
+  void head_backward(const HeadRows& head);
   Site qkv_site(const Layer& layer, int64_t number) const;
   Site output_site(const Layer& layer, int64_t number) const;
   Site gate_up_site(const Layer& layer, int64_t number) const;
@@ -85,6 +94,7 @@ class Decoder {
 
   const Parameters& parameters_;
   Pool& pool_;
+  const Bf16Weights* bf16_;
   ops::RopeTable rope_;
   Arena arena_;
 };

@@ -6,6 +6,7 @@
 namespace collimate {
 
 void Decoder::linear_backward(const Pass& pass, const Site& site) {
+  if (bf16_) return linear_backward_bf16(pass, site);
   const int64_t rows = pass.batch.rows();
   // The parts of a fused matrix lie side by side in the gradient as they do in the values.
   ops::linear_backward(pool_, {.rows = rows,
@@ -68,7 +69,7 @@ void Decoder::backward(Pass& pass) {
   pass.dbranch = arena_.take(rows * c.dim);
   pass.dinner = arena_.take(rows * std::max(c.ffn_dim, c.q_dim()));
   pass.dqkv = arena_.take(rows * c.qkv_dim());
-  pass.dxa = arena_.take(rows * std::max<int64_t>(parameters_.trainable().rank, 1));
+  pass.dxa = arena_.take(3 * rows * std::max<int64_t>(parameters_.trainable().rank, 1));
   std::fill_n(pass.dstream, rows * c.dim, 0.0f);
   backward_norm(pass, parameters_.final_norm(), pass.final_in, pass.final_rms);
   for (int64_t i = c.layers; i-- > 0;) {

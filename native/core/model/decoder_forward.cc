@@ -15,6 +15,7 @@ int64_t logits_rows(int64_t vocabulary) { return std::clamp<int64_t>((int64_t{1}
 }  // namespace
 
 void Decoder::linear(const Pass& pass, const Site& site) {
+  if (bf16_) return linear_bf16(pass, site);
   const int64_t rows = pass.batch.rows();
   ops::linear_forward(pool_, {.rows = rows,
                               .in = site.in,
@@ -132,12 +133,53 @@ void Decoder::forward_mlp(Pass& pass, int64_t number) {
   drop(pass, pass.branch, 2 + 2 * number);
 }
 
+void Decoder::head_logits(const HeadRows& head) {
+  const DecoderConfig& c = parameters_.config();
+  if (bf16_) {
+    ops::bf16_linear_forward(pool_, {.rows = head.rows,
+                                     .weight = &bf16_->matrix(parameters_.head()),
+                                     .x = head.hidden,
+                                     .x_stride = c.dim,
+                                     .y = head.logits,
+                                     .y_stride = c.vocabulary});
+    return;
+  }
+  ops::linear_forward(pool_, {.rows = head.rows,
+                              .in = c.dim,
+                              .out = c.vocabulary,
+                              .x = head.hidden,
+                              .x_stride = c.dim,
+                              .weight = data(parameters_.head()),
+                              .y = head.logits,
+                              .y_stride = c.vocabulary});
+}
+
+void Decoder::head_backward(const HeadRows& head) {
+  const DecoderConfig& c = parameters_.config();
+  if (bf16_) {
+    ops::bf16_linear_backward(pool_, {.rows = head.rows,
+                                      .weight = &bf16_->matrix(parameters_.head()),
+                                      .dy = head.logits,
+                                      .dy_stride = c.vocabulary,
+                                      .dx = head.dhidden,
+                                      .dx_stride = c.dim});
+    return;
+  }
+  ops::linear_backward(pool_, {.rows = head.rows,
+                               .in = c.dim,
+                               .out = c.vocabulary,
+                               .weight = data(parameters_.head()),
+                               .dy = head.logits,
+                               .dy_stride = c.vocabulary,
+                               .dx = head.dhidden,
+                               .dx_stride = c.dim});
+}
+
 // Loss over the labelled rows; leaves the gradient of the final norm's output in dnormed and adds the head's.
 double Decoder::head_forward_backward(Pass& pass) {
   const DecoderConfig& c = parameters_.config();
   const int64_t labels = pass.batch.labels(), dim = c.dim, vocabulary = c.vocabulary;
   const Parameter& head = parameters_.at(parameters_.head());
-  const float* weight = data(parameters_.head());
   float* dweight = gradient_of(pass, parameters_.head());
   float* hidden = arena_.take(labels * dim);
   float* dhidden = arena_.take(labels * dim);
@@ -150,28 +192,15 @@ double Decoder::head_forward_backward(Pass& pass) {
   for (int64_t begin = 0; begin < labels; begin += chunk_rows) {
     const int64_t rows = std::min(chunk_rows, labels - begin);
     const float* x = hidden + begin * dim;
-    ops::linear_forward(pool_, {.rows = rows,
-                                .in = dim,
-                                .out = vocabulary,
-                                .x = x,
-                                .x_stride = dim,
-                                .weight = weight,
-                                .y = logits,
-                                .y_stride = vocabulary});
+    const HeadRows chunk{rows, x, logits, dhidden + begin * dim};
+    head_logits(chunk);
     ops::cross_entropy(pool_, {.rows = rows,
                                .vocabulary = vocabulary,
                                .logits = logits,
                                .targets = pass.batch.targets.data() + begin,
                                .scale = pass.args->loss_scale,
                                .losses = losses.data() + begin});
-    ops::linear_backward(pool_, {.rows = rows,
-                                 .in = dim,
-                                 .out = vocabulary,
-                                 .weight = weight,
-                                 .dy = logits,
-                                 .dy_stride = vocabulary,
-                                 .dx = dhidden + begin * dim,
-                                 .dx_stride = dim});
+    head_backward(chunk);
     // Only the trained rows of the head get a gradient.
     ops::linear_backward(pool_, {.rows = rows,
                                  .in = dim,
@@ -200,14 +229,7 @@ std::vector<float> Decoder::logits(const PackedBatch& batch) {
                            .from = pass.final_normed,
                            .to = hidden});
   std::vector<float> logits(static_cast<size_t>(batch.labels() * c.vocabulary));
-  ops::linear_forward(pool_, {.rows = batch.labels(),
-                              .in = c.dim,
-                              .out = c.vocabulary,
-                              .x = hidden,
-                              .x_stride = c.dim,
-                              .weight = data(parameters_.head()),
-                              .y = logits.data(),
-                              .y_stride = c.vocabulary});
+  head_logits({.rows = batch.labels(), .hidden = hidden, .logits = logits.data()});
   return logits;
 }
 

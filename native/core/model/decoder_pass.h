@@ -33,7 +33,7 @@ struct Decoder::Pass {
   float* dbranch = nullptr;  // [T, C], gradient of a branch's output behind its dropout
   float* dinner = nullptr;   // [T, max(F, Q)], gradient of act or of the attention's output
   float* dqkv = nullptr;     // [T, Q + 2K]
-  float* dxa = nullptr;      // [T, R]
+  float* dxa = nullptr;      // [3, T, R]: for each part of a site
 };
 
 // One matrix in use, with the adapters of its parts (q, k and v are parts of one matrix, so are gate and up).
@@ -49,6 +49,14 @@ struct Decoder::Site {
   float* y = nullptr;         // forward: the output
   const float* dy = nullptr;  // backward: its gradient
   float* dx = nullptr;        // backward: overwritten
+};
+
+// A chunk of labelled rows at the head.
+struct Decoder::HeadRows {
+  int64_t rows = 0;
+  const float* hidden = nullptr;  // [rows, C]
+  float* logits = nullptr;        // [rows, V], or their gradient
+  float* dhidden = nullptr;       // [rows, C]
 };
 
 }  // namespace collimate

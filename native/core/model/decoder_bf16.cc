@@ -1,0 +1,81 @@
+// The decoder's linear layers on the bf16 unit.
+#include "core/gemm.h"
+#include "core/model/decoder_pass.h"
+
+namespace collimate {
+
+std::vector<ops::Bf16Adapter> Decoder::bf16_adapters(const Site& site) const {
+  std::vector<ops::Bf16Adapter> adapters;
+  for (const Site::Part& part : site.parts) {
+    if (part.numbers.lora_a < 0) continue;
+    adapters.push_back({.a = &bf16_->matrix(part.numbers.lora_a),
+                        .b = &bf16_->matrix(part.numbers.lora_b),
+                        .column = part.column,
+                        .width = part.width,
+                        .xa = part.xa});
+  }
+  return adapters;
+}
+
+void Decoder::linear_bf16(const Pass& pass, const Site& site) {
+  const std::vector<ops::Bf16Adapter> adapters = bf16_adapters(site);
+  ops::bf16_linear_forward(pool_, {.rows = pass.batch.rows(),
+                                   .weight = &bf16_->matrix(site.parts[0].numbers.weight),
+                                   .adapters = adapters,
+                                   .x = site.x,
+                                   .x_stride = site.in,
+                                   .y = site.y,
+                                   .y_stride = site.out});
+}
+
+void Decoder::linear_backward_bf16(const Pass& pass, const Site& site) {
+  const int64_t rows = pass.batch.rows(), rank = parameters_.trainable().rank;
+  const std::vector<ops::Bf16Adapter> adapters = bf16_adapters(site);
+  ops::bf16_linear_backward(pool_, {.rows = rows,
+                                    .weight = &bf16_->matrix(site.parts[0].numbers.weight),
+                                    .adapters = adapters,
+                                    .dy = site.dy,
+                                    .dy_stride = site.out,
+                                    .dx = site.dx,
+                                    .dx_stride = site.in,
+                                    .dxa = pass.dxa});
+  ops::linear_backward(pool_, {.rows = rows,
+                               .in = site.in,
+                               .out = site.out,
+                               .x = site.x,
+                               .x_stride = site.in,
+                               .dy = site.dy,
+                               .dy_stride = site.out,
+                               .dweight = gradient_of(pass, site.parts[0].numbers.weight)});
+  const float* dxa = pass.dxa;
+  for (const Site::Part& part : site.parts) {
+    if (part.numbers.lora_a < 0) continue;
+    // dB += scale dyᵀ (x Aᵀ), dA += (scale dy B)ᵀ x
+    gemm(pool_, {.transpose_a = true,
+                 .m = part.width,
+                 .n = rank,
+                 .k = rows,
+                 .alpha = parameters_.trainable().scale(),
+                 .a = site.dy + part.column,
+                 .lda = site.out,
+                 .b = part.xa,
+                 .ldb = rank,
+                 .beta = 1.0f,
+                 .c = gradient_of(pass, part.numbers.lora_b),
+                 .ldc = rank});
+    gemm(pool_, {.transpose_a = true,
+                 .m = rank,
+                 .n = site.in,
+                 .k = rows,
+                 .a = dxa,
+                 .lda = rank,
+                 .b = site.x,
+                 .ldb = site.in,
+                 .beta = 1.0f,
+                 .c = gradient_of(pass, part.numbers.lora_a),
+                 .ldc = site.in});
+    dxa += rows * rank;
+  }
+}
+
+}  // namespace collimate
