@@ -1,6 +1,6 @@
 // Speed and memory of one `tune` step: lanes, reduction, clipping and AdamW included; reading examples, metrics and
 // checkpoints not. Random weights and tokens.
-// One JSON line per case. Usage: bench_tune [--threads N] [--lanes N] [--bf16] [part of a case's name ...]
+// One JSON line per case. Usage: bench_tune [--threads N] [--lanes N] [--steps N] [--bf16] [part of a case's name ...]
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -91,7 +91,7 @@ void measure(const TrainingCase& work, int threads, bool bf16) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  int threads = 2, lanes = 0;
+  int threads = 2, lanes = 0, steps = 0;
   bool bf16 = false;
   std::vector<std::string> wanted;
   for (int i = 1; i < argc; ++i) {
@@ -99,6 +99,8 @@ int main(int argc, char** argv) {
       threads = std::max(1, std::atoi(argv[++i]));
     } else if (i + 1 < argc && std::strcmp(argv[i], "--lanes") == 0) {
       lanes = std::max(1, std::atoi(argv[++i]));
+    } else if (i + 1 < argc && std::strcmp(argv[i], "--steps") == 0) {
+      steps = std::max(1, std::atoi(argv[++i]));
     } else if (std::strcmp(argv[i], "--bf16") == 0) {
       bf16 = true;
     } else {
@@ -110,6 +112,7 @@ int main(int argc, char** argv) {
                           return work.name.find(part) != std::string::npos;
                         });
     if (lanes > 0) work.lanes = lanes;
+    if (steps > 0) work.timed_steps = steps;
     if (chosen) measure(work, threads, bf16);
   }
   return 0;

@@ -6,11 +6,9 @@
 // 3. There is no emulation: where bf16_unit() is `none`, a product is JobFailure(bad_input).
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
-#include <new>
-#include <vector>
 
+#include "core/large_buffer.h"
 #include "core/pool.h"
 
 namespace collimate {
@@ -20,20 +18,6 @@ enum class Bf16Unit { none, avx512, amx };
 const char* bf16_unit_name(Bf16Unit unit);  // "none", "avx512", "amx"
 // The best that the processor, the kernel and COLLIMATE_ISA allow; COLLIMATE_BF16 (none, avx512, amx) pins it lower.
 Bf16Unit bf16_unit();
-
-// On cache lines: a tile load that crosses them takes several times as long.
-template <typename T>
-struct CacheLineAllocator {
-  using value_type = T;
-  static constexpr std::align_val_t kLine{64};
-  CacheLineAllocator() = default;
-  template <typename U>
-  CacheLineAllocator(const CacheLineAllocator<U>&) {}
-  T* allocate(size_t count) { return static_cast<T*>(::operator new(count * sizeof(T), kLine)); }
-  void deallocate(T* values, size_t) { ::operator delete(values, kLine); }
-  bool operator==(const CacheLineAllocator&) const { return true; }
-};
-using Bf16Buffer = std::vector<uint16_t, CacheLineAllocator<uint16_t>>;
 
 // A as the units read it: [rows / 16][k / 32][16][32], zero beyond rows and k.
 class Bf16Rows {
@@ -56,7 +40,7 @@ class Bf16Rows {
   int64_t k_padded() const { return block_size_ / kRows; }
 
  private:
-  Bf16Buffer values_;
+  LargeBuffer<uint16_t> values_;
   int64_t blocks_ = 0, block_size_ = 0;
 };
 
@@ -84,7 +68,7 @@ class Bf16Panels {
 
  private:
   void pack_panel(const Source& source, int64_t index, int64_t first_k);
-  Bf16Buffer values_;
+  LargeBuffer<uint16_t> values_;
   int64_t k_ = 0, n_ = 0, k_padded_ = 0;
 };
 

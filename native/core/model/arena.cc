@@ -17,15 +17,13 @@ int64_t round_up(int64_t n) { return (n + kAlignFloats - 1) / kAlignFloats * kAl
 Arena::Chunk Arena::make_chunk(int64_t elements) {
   Chunk chunk;
   try {
-    chunk.memory.reset(new float[static_cast<size_t>(elements + kAlignFloats)]);
+    chunk.memory.resize(static_cast<size_t>(elements));
   } catch (const std::bad_alloc&) {
     throw JobFailure(FailureCause::out_of_memory,
                      "activations need " + std::to_string(elements * 4) +
                          " more bytes than there are; use more lanes or shorter sequences");
   }
-  chunk.size = elements + kAlignFloats;
-  const auto address = reinterpret_cast<uintptr_t>(chunk.memory.get());
-  chunk.used = static_cast<int64_t>((64 - address % 64) % 64 / sizeof(float));
+  chunk.size = elements;
   return chunk;
 }
 
@@ -35,7 +33,7 @@ float* Arena::take(int64_t elements) {
     chunks_.push_back(make_chunk(std::max(wanted, kChunkFloats)));
   }
   Chunk& chunk = chunks_.back();
-  float* taken = chunk.memory.get() + chunk.used;
+  float* taken = chunk.memory.data() + chunk.used;
   chunk.used += wanted;
   return taken;
 }
@@ -47,8 +45,7 @@ void Arena::reset() {
     chunks_.clear();
     chunks_.push_back(make_chunk(total));
   } else if (!chunks_.empty()) {
-    const auto address = reinterpret_cast<uintptr_t>(chunks_[0].memory.get());
-    chunks_[0].used = static_cast<int64_t>((64 - address % 64) % 64 / sizeof(float));
+    chunks_[0].used = 0;
   }
 }
 

@@ -2,8 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <vector>
+
+#include "core/large_buffer.h"
 
 namespace collimate {
 
@@ -18,10 +19,10 @@ class Arena {
 
  private:
   struct Chunk {
-    std::unique_ptr<float[]> memory;
+    LargeBuffer<float> memory;
     int64_t size = 0, used = 0;
   };
-  Chunk make_chunk(int64_t elements);
+  static Chunk make_chunk(int64_t elements);
   std::vector<Chunk> chunks_;
 };
 
