@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/gemm.h"
+#include "core/gemm_bf16.h"
 #include "core/isa.h"
 #include "core/math.h"
 #include "core/philox.h"
@@ -50,6 +51,28 @@ void probe_products(Sha256& hash, Pool& pool, std::span<const float> values) {
   }
 }
 
+void probe_bf16_products(Sha256& hash, Pool& pool, std::span<const float> values) {
+  if (bf16_unit() == Bf16Unit::none) return;
+  constexpr int64_t kRows = 67, kColumns = 131, kDepth = 300;
+  Bf16Panels panels;
+  panels.pack(pool, {.values = values.data() + 1000, .k = kDepth, .n = kColumns, .stride = kColumns});
+  std::vector<float> c(kRows * kColumns);
+  gemm_bf16(pool, {.m = kRows, .a = values.data(), .lda = kDepth, .b = &panels, .c = c.data(), .ldc = kColumns});
+  hash_floats(hash, c);
+}
+
+const char* bf16_part() {
+  switch (bf16_unit()) {
+    case Bf16Unit::amx:
+      return "-amx";
+    case Bf16Unit::avx512:
+      return "-bf16";
+    case Bf16Unit::none:
+      return "";
+  }
+  return "";
+}
+
 void probe_functions(Sha256& hash, std::span<const float> values) {
   std::vector<float> out(4096);
   for (size_t i = 0; i < out.size(); ++i) out[i] = exp_f32(values[i] * 20.0f);
@@ -69,8 +92,9 @@ std::string probe() {
   hash.update(gemm_identity());
   const std::vector<float> values = probe_values(260000);
   probe_products(hash, pool, values);
+  probe_bf16_products(hash, pool, values);
   probe_functions(hash, values);
-  return std::string("cpu-") + isa_name(selected_isa()) + "-" + hash.finish().substr(0, 12);
+  return std::string("cpu-") + isa_name(selected_isa()) + bf16_part() + "-" + hash.finish().substr(0, 12);
 }
 
 }  // namespace

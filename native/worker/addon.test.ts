@@ -226,5 +226,5 @@ describe('single ops', () => {
 });
 
 it('the numerics class names the instruction set and a hash', () => {
-  expect(numericsClass()).toMatch(/^cpu-avx(2|512)-[0-9a-f]{12}$/);
+  expect(numericsClass()).toMatch(/^cpu-avx(2|512)(-amx|-bf16)?-[0-9a-f]{12}$/);
 });

@@ -117,6 +117,11 @@ const tune = fields({
   epsilon: positive(),
   clipNorm: positive(),
   dropout: fraction(),
+  precision: z
+    .enum(['fp32', 'bf16'])
+    .describe(
+      'Of matrix products: bf16 is faster, and needs workers with AMX or AVX512-BF16; sums and weights stay fp32.',
+    ),
   seed: seed(),
 });
 

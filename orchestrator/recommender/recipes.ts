@@ -78,6 +78,8 @@ export type TuneRecipe = {
   epsilon: number;
   clipNorm: number;
   dropout: number;
+  /** Of matrix products in training: `bf16` needs workers whose processors have it; sums and weights stay fp32. */
+  precision: 'fp32' | 'bf16';
   seed: number;
 };
 
@@ -176,6 +178,7 @@ export function defaultRecipes(
       epsilon: 1e-8,
       clipNorm: 1,
       dropout: 0.1,
+      precision: 'fp32',
       seed,
     },
     rank: { beams: 50, topK: 50, scoreNormaliser: 'full' },

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 
 #include "core/atomic_file.h"
 #include "core/failure.h"
@@ -14,6 +15,7 @@
 #include "core/jobs/tune_recipe.h"
 #include "core/lanes.h"
 #include "core/memory.h"
+#include "core/model/bf16_weights.h"
 #include "core/model/decoder.h"
 #include "core/model/optimizer.h"
 #include "core/model/parameters.h"
@@ -75,8 +77,9 @@ class Tuner {
                   .scalars = 1,
                   .transport = context.transport(),
                   .pool = &context.pool()}) {
-    decoders_.emplace_back(parameters_, context.pool(), examples_.longest());
     if (context.spec().resume_dir) resume(*context.spec().resume_dir);
+    if (recipe_.bf16) bf16_weights_.emplace(parameters_, context.pool());
+    add_decoder();
   }
 
   JobOutcome run() {
@@ -108,6 +111,7 @@ class Tuner {
     const double learning_rate = recipe_.schedule.at(step_);
     optimizer_.apply(context_.pool(),
                      {.step = step_, .learning_rate = learning_rate, .gradient = sum.gradient, .gradient_norm = norm});
+    if (bf16_weights_) bf16_weights_->refresh(context_.pool());
     losses_.push_back(static_cast<float>(loss));
     if (lanes_at_once_ == 1) choose_lanes_at_once();
     ++step_;
@@ -143,9 +147,12 @@ class Tuner {
                               static_cast<double>(parameters_.trained_elements()) * sizeof(float);
     const double more = kMemoryShare * static_cast<double>(available_memory_bytes()) / lane_bytes;
     lanes_at_once_ = static_cast<int>(std::min<double>(threads, 1.0 + std::floor(more)));
-    while (static_cast<int>(decoders_.size()) < lanes_at_once_) {
-      decoders_.emplace_back(parameters_, context_.pool(), examples_.longest());
-    }
+    while (static_cast<int>(decoders_.size()) < lanes_at_once_) add_decoder();
+  }
+
+  void add_decoder() {
+    decoders_.emplace_back(parameters_, context_.pool(), examples_.longest(),
+                           bf16_weights_ ? &*bf16_weights_ : nullptr);
   }
 
   void check_finite(double loss, double norm, const std::vector<int64_t>& batch) const {
@@ -235,7 +242,8 @@ class Tuner {
   Parameters parameters_;
   Optimizer optimizer_;
   LaneReducer reducer_;
-  std::vector<Decoder> decoders_;  // by slot of the reducer
+  std::optional<Bf16Weights> bf16_weights_;  // packed from parameters_; empty in fp32
+  std::vector<Decoder> decoders_;            // by slot of the reducer
   int lanes_at_once_ = 1;
   std::vector<float> losses_;
   int64_t step_ = 0;  // updates applied

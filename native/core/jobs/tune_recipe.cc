@@ -81,6 +81,13 @@ std::optional<DecoderConfig::Shape> read_base(const Fields& base) {
   return shape;
 }
 
+bool read_bf16(const Fields& fields) {
+  const std::string expected = "\"fp32\" or \"bf16\"";
+  const std::string precision = fields.text("precision", expected);
+  if (precision != "fp32" && precision != "bf16") fields.fail("precision", expected);
+  return precision == "bf16";
+}
+
 Trainable read_trainable(const Fields& fields) {
   const std::string expected = "\"full\" or \"lora\"";
   const std::string kind = fields.text("kind", expected);
@@ -136,6 +143,7 @@ TuneRecipe TuneRecipe::parse(const Json& json) {
                       .weight_decay = fields.number("weightDecay", 0.0, kAny),
                       .clip_norm = fields.number("clipNorm", 0.0, kAny)};
   recipe.dropout = fields.number("dropout", 0.0, 1.0);
+  recipe.bf16 = read_bf16(fields);
   recipe.seed = static_cast<uint64_t>(fields.integer("seed", 0));
   return recipe;
 }
