@@ -2,7 +2,7 @@
 
 One section a call, one JSON line a measurement, so that `native/bench/run.mjs` can alternate ours and the peer's.
 Needs (measured with): torch 2.15, transformers 5.23, peft 0.21, faiss-cpu 1.15, numpy. Weights and inputs are random.
-Usage: python3 peers_cpu.py {kmeans|rq|full|lora|answers|qwen|beam} [--threads N] [--compiled]
+Usage: python3 peers_cpu.py {kmeans|rq|full|lora|answers|qwen|beam} [--threads N] [--compiled] [--bf16]
 """
 
 import argparse
@@ -78,18 +78,22 @@ def rq(threads):
         report(f"residual encode {n} x {d}", "rows/s", [n / s for s in seconds], error=error)
 
 
-def decoder(threads, shape):
+def decoder(threads, shape, bf16=False):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    return torch, LlamaForCausalLM(LlamaConfig(max_position_embeddings=1024, attn_implementation="sdpa", **shape))
+    torch.set_default_dtype(torch.bfloat16 if bf16 else torch.float32)
+    try:
+        return torch, LlamaForCausalLM(LlamaConfig(max_position_embeddings=1024, attn_implementation="sdpa", **shape))
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
-def training_step(threads, case, compiled):
+def training_step(threads, case, compiled, bf16):
     """One optimizer step of the case, all sequences padded to the longest of the batch."""
-    torch, model = decoder(threads, case["shape"])
+    torch, model = decoder(threads, case["shape"], bf16)
     model.train()
     if case["lora"]:
         from peft import LoraConfig, get_peft_model
@@ -117,7 +121,8 @@ def training_step(threads, case, compiled):
     seconds = seconds_of(step, 2 if compiled else 1, case.get("repeats", 3))
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     peer = ("PEFT" if case["lora"] else "PyTorch") + (" compiled" if compiled else " eager")
-    report(case["work"], "tok/s", [sum(lengths) / s for s in seconds], peer=peer, peak_mb=peak_mb)
+    work = case["work"] + (", bf16" if bf16 else "")
+    report(work, "tok/s", [sum(lengths) / s for s in seconds], peer=peer, peak_mb=peak_mb)
 
 
 def beam(threads):
@@ -153,8 +158,9 @@ if __name__ == "__main__":
     arguments.add_argument("section", choices=["kmeans", "rq", "beam", *TRAINING])
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--compiled", action="store_true", help="training steps through torch.compile")
+    arguments.add_argument("--bf16", action="store_true", help="training steps of a bf16 model")
     parsed = arguments.parse_args()
     if parsed.section in TRAINING:
-        training_step(parsed.threads, TRAINING[parsed.section], parsed.compiled)
+        training_step(parsed.threads, TRAINING[parsed.section], parsed.compiled, parsed.bf16)
     else:
         globals()[parsed.section](parsed.threads)

@@ -44,12 +44,16 @@ function ours(program, args) {
   return jsonLines(path, args);
 }
 
-const training = (work, section, bar) => ({
-  work,
+/** A training step, products in fp32 or in bf16 on both sides. */
+const training = (work, section, bar, precision = []) => ({
+  work: [work, ...precision.map(() => 'bf16')].join(', '),
   bar,
   unit: 'tok/s',
-  ours: () => ours('bench_tune', ['--threads', flags.threads, work]).filter((line) => line.work === work),
-  peers: [[section], [section, '--compiled']],
+  ours: () => ours('bench_tune', ['--threads', flags.threads, ...precision, work]).filter((line) => line.work === work),
+  peers: [
+    [section, ...precision],
+    [section, '--compiled', ...precision],
+  ],
 });
 
 /** A line of bench_kmeans under the peer's names. */
@@ -71,6 +75,7 @@ const clustering = (work, matches, unit, bar, section) => ({
 const isKmeans = (n) => (line) => line.bench === 'kmeans' && line.init === 'random' && line.n === n;
 const isEncode = (n) => (line) => line.bench === 'rq_encode' && line.n === n;
 
+const [machine] = ours('bench_machine', [flags.threads]);
 /** The bars are ratios that we mean to reach on every machine; `null`: none set. */
 const rows = [
   clustering('kmeans 200000 x 64', isKmeans(200_000), 's', 1.7, 'kmeans'),
@@ -81,6 +86,13 @@ const rows = [
   training('LoRA step, small', 'lora', 1.5),
   training('LoRA step, small, answers only, uneven lengths', 'answers', 3),
   training('LoRA step, qwen0.5b', 'qwen', 1.5),
+  ...(machine !== undefined && machine.bf16_unit !== 'none'
+    ? [
+        training('LoRA step, small', 'lora', 1.5, ['--bf16']),
+        training('LoRA step, small, answers only, uneven lengths', 'answers', 3, ['--bf16']),
+        training('LoRA step, qwen0.5b', 'qwen', 1.5, ['--bf16']),
+      ]
+    : []),
   {
     work: 'constrained beam, scratch',
     bar: 20,
@@ -137,7 +149,6 @@ function measure(row) {
 
 const cpuFlags = /^flags\s*:\s*(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1]?.split(' ') ?? [];
 const isa = ['avx2', 'avx512f', 'avx512_bf16', 'amx_tile'].filter((flag) => cpuFlags.includes(flag)).join(' ');
-const [machine] = ours('bench_machine', [flags.threads]);
 const short = (value) => (value === null ? '-' : value.toPrecision(4));
 if (flags.json) {
   console.log(JSON.stringify({ ...machine, cpu: cpus()[0]?.model ?? null, flags: isa }));
@@ -145,6 +156,7 @@ if (flags.json) {
   console.log(`${cpus()[0]?.model ?? 'unknown CPU'} (${isa}), ${flags.threads} threads, medians`);
   console.log(
     `peak ${short(machine?.fma_gflop_s ?? null)} GFLOP/s, product ${short(machine?.gemm_gflop_s ?? null)} GFLOP/s, ` +
+      `bf16 product (${machine?.bf16_unit ?? '-'}) ${short(machine?.bf16_gemm_gflop_s ?? null)} GFLOP/s, ` +
       `memory ${short(machine?.read_gb_s ?? null)} GB/s`,
   );
 }

@@ -59,6 +59,29 @@ struct RmsNormBackward {
 };
 void rmsnorm_backward(Pool& pool, const RmsNormBackward& args);
 
+// ---- RMSNorm of each head of q or k, in place ---------------------------------------------------------------------
+struct HeadNormForward {
+  int64_t rows = 0, heads = 0, head_dim = 0;
+  float eps = 0.0f;
+  const float* weight = nullptr;  // [D]
+  float* x = nullptr;             // [T, heads * D]
+  int64_t x_stride = 0;
+  float* raw = nullptr;          // [T, heads * D]: what x was, for the backward, or null
+  float* inverse_rms = nullptr;  // [T, heads], or null
+};
+void head_norm_forward(Pool& pool, const HeadNormForward& args);
+
+struct HeadNormBackward {
+  int64_t rows = 0, heads = 0, head_dim = 0;
+  const float* weight = nullptr;       // [D]
+  const float* raw = nullptr;          // [T, heads * D], contiguous
+  const float* inverse_rms = nullptr;  // [T, heads]
+  float* dx = nullptr;                 // [T, heads * D]: the output's gradient becomes the input's
+  int64_t dx_stride = 0;
+  float* dweight = nullptr;  // [D], accumulates; null when frozen
+};
+void head_norm_backward(Pool& pool, const HeadNormBackward& args);
+
 // ---- rotary positions (Hugging Face's half rotation: element i pairs with i + D/2) --------------------------------
 struct RopeTable {
   int64_t positions = 0, half_dim = 0;
@@ -82,6 +105,7 @@ struct AttentionForward {
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
   std::span<const int64_t> offsets;  // [n + 1]: sequence s is rows offsets[s] .. offsets[s + 1]
   float scale = 0.0f;
+  int64_t window = 0;        // a row sees itself and so many less one before it; 0: all before it
   const float* q = nullptr;  // [T, H * D]
   const float* k = nullptr;  // [T, K * D]
   const float* v = nullptr;  // [T, K * D]
@@ -140,6 +164,20 @@ struct LinearBackward {
   float* dweight = nullptr;  // [out, in], accumulates; null when frozen
 };
 void linear_backward(Pool& pool, const LinearBackward& args);
+
+struct Bias {
+  int64_t rows = 0, width = 0;
+  const float* bias = nullptr;  // [width]
+  float* y = nullptr;           // [T, width], accumulates
+};
+void add_bias(Pool& pool, const Bias& args);
+
+struct BiasBackward {
+  int64_t rows = 0, width = 0;
+  const float* dy = nullptr;  // [T, width]
+  float* dbias = nullptr;     // [width], accumulates; null when frozen
+};
+void bias_backward(Pool& pool, const BiasBackward& args);
 
 // Low-rank part of a linear layer: y += scale (x Aᵀ) Bᵀ with A [R, in], B [out, R].
 struct LoraForward {

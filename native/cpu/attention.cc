@@ -3,8 +3,8 @@
 // 1. One work item is one (sequence, key/value head): it alone writes the outputs and gradients of that head's group,
 // so
 //    no sums cross items.
-// 2. Queries go in tiles of kQueryRows; a tile sees the keys up to its last row. Scratch is kQueryRows x keys, never
-//    sequence x sequence.
+// 2. Queries go in tiles of kQueryRows; a tile sees the keys from the first that its first row sees up to its last row.
+//    Scratch is kQueryRows x keys, never sequence x sequence.
 // 3. The backward recomputes probabilities from the saved log-sum-exp.
 #include <algorithm>
 #include <vector>
@@ -21,10 +21,20 @@ namespace {
 constexpr int64_t kQueryRows = 64;
 constexpr float kMasked = -1e30f;
 
-// One tile of queries of one head: rows [query, query + rows) of a sequence that starts at packed row `base`.
+// One tile of queries of one head: rows [query, query + rows) of a sequence that starts at packed row `base`, and the
+// keys [first_key, first_key + keys) of it.
 struct Tile {
-  int64_t base = 0, query = 0, rows = 0, keys = 0, head = 0, kv_head = 0;
+  int64_t base = 0, query = 0, rows = 0, first_key = 0, keys = 0, head = 0, kv_head = 0, window = 0;
+  int64_t key_row() const { return base + first_key; }
 };
+
+// Keys of the tile that its row i does not see.
+void mask_row(const Tile& tile, int64_t i, float* row) {
+  const int64_t self = tile.query + i - tile.first_key;
+  for (int64_t j = self + 1; j < tile.keys; ++j) row[j] = kMasked;
+  if (tile.window == 0) return;
+  for (int64_t j = 0; j <= self - tile.window; ++j) row[j] = kMasked;
+}
 
 const float* row_of(const float* x, int64_t stride, int64_t row, int64_t column) { return x + row * stride + column; }
 float* row_of(float* x, int64_t stride, int64_t row, int64_t column) { return x + row * stride + column; }
@@ -38,7 +48,7 @@ void scores_of(const AttentionForward& args, const Tile& tile, float* scores) {
                .alpha = args.scale,
                .a = row_of(args.q, args.q_stride, tile.base + tile.query, tile.head * args.head_dim),
                .lda = args.q_stride,
-               .b = row_of(args.k, args.k_stride, tile.base, tile.kv_head * args.head_dim),
+               .b = row_of(args.k, args.k_stride, tile.key_row(), tile.kv_head * args.head_dim),
                .ldb = args.k_stride,
                .c = scores,
                .ldc = tile.keys});
@@ -48,7 +58,7 @@ void scores_of(const AttentionForward& args, const Tile& tile, float* scores) {
 void softmax_rows(const Tile& tile, float* scores, float* lse, int64_t lse_stride) {
   for (int64_t i = 0; i < tile.rows; ++i) {
     float* row = scores + i * tile.keys;
-    for (int64_t j = tile.query + i + 1; j < tile.keys; ++j) row[j] = kMasked;
+    mask_row(tile, i, row);
     const float top = largest(row, tile.keys);
     for (int64_t j = 0; j < tile.keys; ++j) row[j] = exp_f32(row[j] - top);
     const float total = sum(row, tile.keys);
@@ -62,7 +72,7 @@ void probabilities_again(const Tile& tile, float* scores, const float* lse, int6
   for (int64_t i = 0; i < tile.rows; ++i) {
     float* row = scores + i * tile.keys;
     const float shift = lse[i * lse_stride];
-    for (int64_t j = tile.query + i + 1; j < tile.keys; ++j) row[j] = kMasked;
+    mask_row(tile, i, row);
     for (int64_t j = 0; j < tile.keys; ++j) row[j] = exp_f32(row[j] - shift);
   }
 }
@@ -88,7 +98,15 @@ void for_each_tile(const AttentionForward& args, int64_t sequence, int64_t kv_he
   for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
     for (int64_t query = 0; query < length; query += kQueryRows) {
       const int64_t rows = std::min(kQueryRows, length - query);
-      body(Tile{.base = base, .query = query, .rows = rows, .keys = query + rows, .head = head, .kv_head = kv_head});
+      const int64_t first_key = args.window > 0 ? std::max<int64_t>(0, query - args.window + 1) : 0;
+      body(Tile{.base = base,
+                .query = query,
+                .rows = rows,
+                .first_key = first_key,
+                .keys = query + rows - first_key,
+                .head = head,
+                .kv_head = kv_head,
+                .window = args.window});
     }
   }
 }
@@ -111,7 +129,7 @@ void forward_item(const AttentionForward& args, int64_t sequence, int64_t kv_hea
                  .k = tile.keys,
                  .a = scores.data(),
                  .lda = tile.keys,
-                 .b = row_of(args.v, args.v_stride, tile.base, kv_head * args.head_dim),
+                 .b = row_of(args.v, args.v_stride, tile.key_row(), kv_head * args.head_dim),
                  .ldb = args.v_stride,
                  .c = row_of(args.out, width, row, tile.head * args.head_dim),
                  .ldc = width});
@@ -136,7 +154,7 @@ void add_key_gradient(const AttentionForward& args, const Tile& tile, const KeyG
                .b = row_of(g.x, g.x_stride, tile.base + tile.query, tile.head * args.head_dim),
                .ldb = g.x_stride,
                .beta = 1.0f,
-               .c = row_of(g.to, g.to_stride, tile.base, tile.kv_head * args.head_dim),
+               .c = row_of(g.to, g.to_stride, tile.key_row(), tile.kv_head * args.head_dim),
                .ldc = g.to_stride});
 }
 
@@ -154,7 +172,7 @@ void backward_tile(const AttentionBackward& args, const Tile& tile, float* p, fl
                .k = f.head_dim,
                .a = row_of(args.dout, width, row, tile.head * f.head_dim),
                .lda = width,
-               .b = row_of(f.v, f.v_stride, tile.base, tile.kv_head * f.head_dim),
+               .b = row_of(f.v, f.v_stride, tile.key_row(), tile.kv_head * f.head_dim),
                .ldb = f.v_stride,
                .c = dp,
                .ldc = tile.keys});
@@ -164,7 +182,7 @@ void backward_tile(const AttentionBackward& args, const Tile& tile, float* p, fl
                .k = tile.keys,
                .a = dp,
                .lda = tile.keys,
-               .b = row_of(f.k, f.k_stride, tile.base, tile.kv_head * f.head_dim),
+               .b = row_of(f.k, f.k_stride, tile.key_row(), tile.kv_head * f.head_dim),
                .ldb = f.k_stride,
                .c = row_of(args.dq, f.q_stride, row, tile.head * f.head_dim),
                .ldc = f.q_stride});

@@ -30,7 +30,8 @@ void scores_of(const DecodeAttention& args, int64_t head, int64_t kv_head) {
                .ldc = width});
   for (int64_t r = 0; r < args.rows; ++r) {
     for (int64_t s = 0; s < args.steps; ++s) {
-      const float* key = args.step_k[s] + args.ancestors[r * args.steps + s] * kv_dim + kv_head * args.head_dim;
+      const float* key =
+          args.step_k[s] + args.ancestors[r * args.ancestors_stride + s] * kv_dim + kv_head * args.head_dim;
       args.scratch[r * width + args.prompt_rows + s] = args.scale * dot(q + r * args.q_stride, key, args.head_dim);
     }
   }
@@ -60,7 +61,8 @@ void mix_values(const DecodeAttention& args, int64_t head, int64_t kv_head) {
     float* out = args.out + r * out_dim + head * args.head_dim;
     for (int64_t s = 0; s < args.steps; ++s) {
       const float p = args.scratch[r * width + args.prompt_rows + s];
-      const float* value = args.step_v[s] + args.ancestors[r * args.steps + s] * kv_dim + kv_head * args.head_dim;
+      const float* value =
+          args.step_v[s] + args.ancestors[r * args.ancestors_stride + s] * kv_dim + kv_head * args.head_dim;
       for (int64_t d = 0; d < args.head_dim; ++d) out[d] += p * value[d];
     }
   }

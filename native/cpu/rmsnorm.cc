@@ -1,10 +1,11 @@
 // RMSNorm y = w * x / sqrt(mean(x²) + eps), fused with the residual addition before it.
 //
-// 1. The weight gradient is summed over fixed blocks of rows, then over blocks pairwise.
+// 1. The weight gradient is summed over rows in a fixed order (cpu/row_sums.h).
 #include <cmath>
 #include <vector>
 
 #include "core/ops.h"
+#include "cpu/row_sums.h"
 #include "cpu/vector.h"
 
 namespace collimate::ops {
@@ -55,23 +56,15 @@ void rmsnorm_forward(Pool& pool, const RmsNormForward& args) {
 }
 
 void rmsnorm_backward(Pool& pool, const RmsNormBackward& args) {
-  const int64_t blocks = (args.rows + kRowsPerItem - 1) / kRowsPerItem;
-  const int64_t dim = args.dim;
-  std::vector<float> partial(args.dweight ? static_cast<size_t>(blocks * dim) : 0, 0.0f);
-  pool.for_blocks(args.rows, kRowsPerItem, [&](int64_t begin, int64_t end) {
-    std::vector<float> weighted(static_cast<size_t>(dim));
-    float* dweight = args.dweight ? partial.data() + begin / kRowsPerItem * dim : nullptr;
+  const auto rows = [&](int64_t begin, int64_t end, float* dweight) {
+    std::vector<float> weighted(static_cast<size_t>(args.dim));
     backward_rows(args, begin, end, dweight, weighted.data());
-  });
-  if (!args.dweight || blocks == 0) return;
-  for (int64_t stride = 1; stride < blocks; stride *= 2) {
-    for (int64_t block = 0; block + stride < blocks; block += 2 * stride) {
-      float* left = partial.data() + block * dim;
-      const float* right = left + stride * dim;
-      for (int64_t c = 0; c < dim; ++c) left[c] += right[c];
-    }
+  };
+  if (!args.dweight) {
+    pool.for_blocks(args.rows, kRowsPerItem, [&](int64_t begin, int64_t end) { rows(begin, end, nullptr); });
+    return;
   }
-  for (int64_t c = 0; c < dim; ++c) args.dweight[c] += partial[static_cast<size_t>(c)];
+  sum_over_rows(pool, args.rows, args.dim, args.dweight, rows);
 }
 
 }  // namespace collimate::ops

@@ -196,7 +196,8 @@ TEST_CASE("decoder: config.json that this decoder does not compute is refused by
   for (const auto& [field, value] :
        std::vector<std::pair<const char*, Json>>{{"architectures", {"GPT2LMHeadModel"}},
                                                  {"hidden_act", "gelu"},
-                                                 {"attention_bias", true},
+                                                 {"mlp_bias", true},
+                                                 {"layer_types", {"sliding_attention"}},
                                                  {"num_key_value_heads", 3},
                                                  {"hidden_size", "16"},
                                                  {"vocab_size", 0},
@@ -206,6 +207,17 @@ TEST_CASE("decoder: config.json that this decoder does not compute is refused by
     CHECK(error(field, value).find(std::string("\"") + field + "\"") != std::string::npos);
   }
   CHECK(error("sliding_window", nullptr) == "accepted");
+  CHECK(error("attention_bias", true) == "accepted");
+  CHECK(error("layer_types", {"full_attention"}) == "accepted");
+  const auto qwen = [&](Json json) {
+    json.update({{"architectures", {"Qwen2ForCausalLM"}}, {"sliding_window", 4}});
+    return DecoderConfig::parse(json.dump(), "base/config.json");
+  };
+  Json json = Json::parse(good.to_text());
+  CHECK(qwen(json).sliding_window == 0);  // named, not used
+  CHECK(qwen(json).qkv_bias);
+  json["use_sliding_window"] = true;
+  CHECK_THROWS_WITH_AS(qwen(json), doctest::Contains("use_sliding_window"), JobFailure);
   CHECK_THROWS_AS(DecoderConfig::parse("[1]", "base/config.json"), JobFailure);
   CHECK(DecoderConfig::parse(good.to_text(), "again").to_text() == good.to_text());
 }

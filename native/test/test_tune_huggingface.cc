@@ -173,6 +173,23 @@ TEST_CASE("tune: a base that does not fit is refused by the name of what is wron
   ToyRun run = good;
   run.inputs["base/model.safetensors"] = folder.path() / "partial.safetensors";
   CHECK(failure_of(run).find("model.layers.1.self_attn.k_proj.weight") != std::string::npos);
+  // What the decoder would leave out, and a type that it does not read.
+  const std::vector<float> ones(32, 1.0f);
+  const std::vector<int32_t> integers(32, 1);
+  const auto with_tensor = [&](const std::string& name, const auto& add) {
+    SafetensorsWriter changed;
+    for (const auto& [other, tensor] : whole.tensors())
+      if (other != name) changed.add(other, tensor.dtype, tensor.shape, tensor.data);
+    add(changed);
+    changed.write(folder.path() / "changed.safetensors");
+    run.inputs["base/model.safetensors"] = folder.path() / "changed.safetensors";
+    return failure_of(run);
+  };
+  const std::string bias = "model.layers.0.self_attn.q_proj.bias", norm = "model.norm.weight";
+  const std::string table = "model.layers.0.self_attn.rotary_emb.inv_freq";
+  CHECK(with_tensor(bias, [&](auto& to) { to.add_f32(bias, {32}, ones); }).find(bias) != std::string::npos);
+  CHECK(with_tensor(table, [&](auto& to) { to.add_f32(table, {32}, ones); }) == "no failure");
+  CHECK(with_tensor(norm, [&](auto& to) { to.add_i32(norm, {32}, integers); }).find(norm) != std::string::npos);
   run.inputs.erase("base/model.safetensors");
   CHECK(failure_of(run).find("base/<shard>.safetensors") != std::string::npos);
 }

@@ -1,6 +1,8 @@
 // Parameters of a base model: a Hugging Face config.json and its safetensors shards.
 //
-// 1. Every tensor that the decoder needs must be there in the shape that the config says; nothing is guessed.
+// 1. Every tensor that the decoder needs must be there in the shape that the config says, and no tensor may be there
+// that
+//    it would leave out; nothing is guessed.
 // 2. Token rows beyond the base's vocabulary are drawn from the seed with the spread of the base's own rows.
 #include <algorithm>
 #include <cmath>
@@ -29,6 +31,7 @@ class Shards {
     }
     return nullptr;
   }
+  const std::vector<SafetensorsFile>& files() const { return files_; }
   std::vector<float> values(const std::string& name, const std::vector<int64_t>& shape) const {
     const SafetensorsFile* file = holding(name);
     if (!file) {
@@ -46,6 +49,22 @@ class Shards {
  private:
   std::vector<SafetensorsFile> files_;
 };
+
+// Tensors that say nothing the decoder does not know: old rotary tables, and the copy of a tied head.
+bool is_redundant(const std::string& name, const Parameters& parameters) {
+  if (name.ends_with("rotary_emb.inv_freq")) return true;
+  return name == "lm_head.weight" && parameters.head() == parameters.embedding();
+}
+
+void check_nothing_is_left_out(const Shards& shards, const Parameters& parameters) {
+  for (const SafetensorsFile& file : shards.files()) {
+    for (const auto& [name, tensor] : file.tensors()) {
+      if (parameters.number_of(name) >= 0 || is_redundant(name, parameters)) continue;
+      fail_bad_input("base model: tensor \"" + name + "\" has no place in the decoder that config.json describes; it " +
+                     "would be left out of every result. Use a model whose architecture is the one config.json names");
+    }
+  }
+}
 
 double standard_deviation(std::span<const float> values) {
   double sum = 0.0, squares = 0.0;
@@ -90,6 +109,7 @@ DecoderConfig BaseFiles::read_config() const {
 
 void load_base(Parameters& parameters, const BaseFiles& base, uint64_t seed) {
   const Shards shards(base.shards);
+  check_nothing_is_left_out(shards, parameters);
   const int64_t base_rows = base.read_config().vocabulary;
   if (base_rows > parameters.config().vocabulary) {
     fail_bad_input("vocabulary: expected at least the base model's " + std::to_string(base_rows) + " tokens, got " +

@@ -97,6 +97,7 @@ ops::AttentionForward Decoder::attention_args(const Pass& pass, const Layer& lay
           .head_dim = c.head_dim,
           .offsets = pass.batch.offsets,
           .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.head_dim))),
+          .window = c.sliding_window,
           .q = layer.qkv,
           .k = layer.qkv + c.q_dim(),
           .v = layer.qkv + c.q_dim() + c.kv_dim(),

@@ -62,7 +62,8 @@ class Decoder {
  private:
   struct Pass;   // decoder_pass.h
   struct Layer;  // what one layer keeps for the backward
-  struct Site;   // one linear layer in use
+  struct HeadNorm;
+  struct Site;  // one linear layer in use
 
   void forward(Pass& pass);
   void forward_attention(Pass& pass, int64_t number);
@@ -74,7 +75,11 @@ class Decoder {
   void backward_attention(Pass& pass, int64_t number);
   void backward_norm(Pass& pass, int weight, const float* sum, const float* inverse_rms);
   const float* branch_gradient(Pass& pass, int64_t site);
+  void norm_heads(Pass& pass, int64_t number);
+  void backward_norm_heads(Pass& pass, int64_t number);
   void linear(const Pass& pass, const Site& site);
+  void linear_fp32(const Pass& pass, const Site& site);
+  void linear_backward_fp32(const Pass& pass, const Site& site);
   void linear_backward(const Pass& pass, const Site& site);
   std::vector<ops::Bf16Adapter> bf16_adapters(const Site& site) const;
   void linear_bf16(const Pass& pass, const Site& site);

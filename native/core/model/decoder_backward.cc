@@ -6,7 +6,16 @@
 namespace collimate {
 
 void Decoder::linear_backward(const Pass& pass, const Site& site) {
+  const int bias = site.parts[0].numbers.bias;
+  if (bias >= 0) {
+    ops::bias_backward(pool_,
+                       {.rows = pass.batch.rows(), .width = site.out, .dy = site.dy, .dbias = gradient_of(pass, bias)});
+  }
   if (bf16_) return linear_backward_bf16(pass, site);
+  linear_backward_fp32(pass, site);
+}
+
+void Decoder::linear_backward_fp32(const Pass& pass, const Site& site) {
   const int64_t rows = pass.batch.rows();
   // The parts of a fused matrix lie side by side in the gradient as they do in the values.
   ops::linear_backward(pool_, {.rows = rows,
@@ -87,6 +96,29 @@ void Decoder::backward(Pass& pass) {
                                   .dtable = gradient_of(pass, parameters_.embedding())});
 }
 
+void Decoder::backward_norm_heads(Pass& pass, int64_t number) {
+  const DecoderConfig& c = parameters_.config();
+  const LayerNumbers& numbers = parameters_.layers()[static_cast<size_t>(number)];
+  const Layer& layer = pass.layers[static_cast<size_t>(number)];
+  ops::HeadNormBackward args{.rows = pass.batch.rows(),
+                             .heads = c.heads,
+                             .head_dim = c.head_dim,
+                             .weight = data(numbers.q_norm),
+                             .raw = layer.q_norm.raw,
+                             .inverse_rms = layer.q_norm.inverse_rms,
+                             .dx = pass.dqkv,
+                             .dx_stride = c.qkv_dim(),
+                             .dweight = gradient_of(pass, numbers.q_norm)};
+  ops::head_norm_backward(pool_, args);
+  args.heads = c.kv_heads;
+  args.weight = data(numbers.k_norm);
+  args.raw = layer.k_norm.raw;
+  args.inverse_rms = layer.k_norm.inverse_rms;
+  args.dx = pass.dqkv + c.q_dim();
+  args.dweight = gradient_of(pass, numbers.k_norm);
+  ops::head_norm_backward(pool_, args);
+}
+
 void Decoder::backward_mlp(Pass& pass, int64_t number) {
   const DecoderConfig& c = parameters_.config();
   const Layer& layer = pass.layers[static_cast<size_t>(number)];
@@ -120,6 +152,7 @@ void Decoder::backward_attention(Pass& pass, int64_t number) {
                                   .dk = pass.dqkv + c.q_dim(),
                                   .dv = pass.dqkv + c.q_dim() + c.kv_dim()});
   ops::rope(pool_, rope_args(pass, pass.dqkv, /*inverse=*/true));
+  if (c.qk_norm) backward_norm_heads(pass, number);
   Site qkv = qkv_site(layer, number);
   qkv.dy = pass.dqkv;
   qkv.dx = pass.dnormed;

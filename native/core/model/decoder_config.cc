@@ -1,6 +1,8 @@
 // Hugging Face config.json in and out; anything this decoder does not compute is refused by name, never ignored.
 #include "core/model/decoder_config.h"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <numbers>
@@ -16,7 +18,8 @@ namespace {
 // two sites of a layer.
 constexpr int64_t kLayersMax = 8191;
 constexpr int64_t kWidthMax = int64_t{1} << 20;
-constexpr int64_t kHeadsMax = 4096;  // and elements of one
+constexpr int64_t kHeadsMax = 4096;     // and elements of one
+constexpr int64_t kQwen3HeadDim = 128;  // where its config names none
 constexpr int64_t kIdsMax = std::numeric_limits<int32_t>::max();
 
 class Reader {
@@ -25,7 +28,7 @@ class Reader {
 
   [[noreturn]] void fail(const std::string& field, const std::string& expected, const std::string& got) const {
     fail_bad_input(where_ + ": field \"" + field + "\": expected " + expected + ", got " + got +
-                   "; use a Llama- or Mistral-shaped model");
+                   "; use a model that Collimate computes: Llama 2/3, Mistral, Qwen 2, 2.5 or 3");
   }
   bool has(const std::string& field) const { return json_.contains(field) && !json_.at(field).is_null(); }
   std::string text(const std::string& field) const { return has(field) ? json_.at(field).dump() : "nothing"; }
@@ -56,20 +59,44 @@ class Reader {
   const std::string& where_;
 };
 
-void check_architecture(const Reader& read) {
-  const std::string wanted = "[\"LlamaForCausalLM\"] or [\"MistralForCausalLM\"]";
+constexpr std::array kArchitectures = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM",
+                                       "Qwen3ForCausalLM"};
+
+std::string read_architecture(const Reader& read) {
+  std::string wanted;
+  for (const char* name : kArchitectures) wanted += (wanted.empty() ? "[\"" : " or [\"") + std::string(name) + "\"]";
   if (!read.has("architectures") || !read.at("architectures").is_array() || read.at("architectures").size() != 1) {
     read.fail("architectures", wanted, read.text("architectures"));
   }
   const Json& name = read.at("architectures").at(0);
-  if (name != "LlamaForCausalLM" && name != "MistralForCausalLM") {
+  if (std::none_of(kArchitectures.begin(), kArchitectures.end(), [&](const char* known) { return name == known; })) {
     read.fail("architectures", wanted, read.text("architectures"));
   }
+  return name.get<std::string>();
+}
+
+// What the architectures differ in, beside their sizes.
+void read_variant(const Reader& read, DecoderConfig& config) {
+  const std::string architecture = read_architecture(read);
+  const bool is_qwen = architecture[0] == 'Q';
   if (read.has("hidden_act") && read.at("hidden_act") != "silu") {
     read.fail("hidden_act", "\"silu\"", read.text("hidden_act"));
   }
-  for (const char* field : {"attention_bias", "mlp_bias"}) {
-    if (read.flag(field)) read.fail(field, "false", "true");
+  if (read.flag("mlp_bias")) read.fail("mlp_bias", "false", "true");
+  config.qk_norm = architecture == "Qwen3ForCausalLM";
+  if (architecture == "Qwen2ForCausalLM") {
+    config.qkv_bias = true;
+  } else if (architecture != "MistralForCausalLM") {
+    config.qkv_bias = config.output_bias = read.flag("attention_bias");
+  }
+  // A Qwen names a window even where it uses none; a Llama has none to use.
+  const bool windowed = is_qwen ? read.flag("use_sliding_window") : architecture == "MistralForCausalLM";
+  if (is_qwen && windowed) read.fail("use_sliding_window", "false", "true");
+  if (windowed) config.sliding_window = read.positive_or("sliding_window", 0, kIdsMax);
+  if (!read.has("layer_types")) return;
+  const std::string uniform = config.sliding_window > 0 ? "sliding_attention" : "full_attention";
+  for (const Json& type : read.at("layer_types")) {
+    if (type != uniform) read.fail("layer_types", "\"" + uniform + "\" for every layer", type.dump());
   }
 }
 
@@ -86,13 +113,21 @@ void read_rope(const Reader& read, DecoderConfig& config) {
     }
     const std::string type = rope.value("rope_type", rope.value("type", std::string("default")));
     if (type == "default") continue;
-    if (type != "llama3") read.fail(field, "rope_type \"default\" or \"llama3\"", read.text(field));
+    if (type == "linear") {
+      const bool usable =
+          rope.contains("factor") && rope.at("factor").is_number() && rope.at("factor").get<double>() > 0;
+      if (!usable) read.fail(field, "a positive number \"factor\"", read.text(field));
+      config.rope_scaling = {{"rope_type", "linear"}, {"factor", rope.at("factor")}};
+      continue;
+    }
+    if (type != "llama3") read.fail(field, "rope_type \"default\", \"linear\" or \"llama3\"", read.text(field));
     for (const char* part : {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}) {
       if (!rope.contains(part) || !rope.at(part).is_number()) {
         read.fail(field, "a number \"" + std::string(part) + "\"", read.text(field));
       }
     }
     config.rope_scaling = rope;
+    config.rope_scaling["rope_type"] = "llama3";
   }
 }
 
@@ -123,8 +158,8 @@ DecoderConfig DecoderConfig::parse(const std::string& config_text, const std::st
   if (!json.is_object())
     fail_bad_input(where + ": expected a JSON object (a Hugging Face config.json), got something else");
   const Reader read(json, where);
-  check_architecture(read);
   DecoderConfig config;
+  read_variant(read, config);
   config.layers = read.positive("num_hidden_layers", kLayersMax);
   config.dim = read.positive("hidden_size", kWidthMax);
   config.heads = read.positive("num_attention_heads", kHeadsMax);
@@ -134,15 +169,15 @@ DecoderConfig DecoderConfig::parse(const std::string& config_text, const std::st
   if (config.heads % config.kv_heads != 0) {
     read.fail("num_key_value_heads", "a divisor of num_attention_heads", read.text("num_key_value_heads"));
   }
-  if (!read.has("head_dim") && config.dim % config.heads != 0) {
+  const int64_t head_dim = config.qk_norm ? kQwen3HeadDim : config.dim / config.heads;
+  if (!config.qk_norm && !read.has("head_dim") && config.dim % config.heads != 0) {
     read.fail("num_attention_heads", "a divisor of hidden_size", read.text("num_attention_heads"));
   }
-  config.head_dim = read.positive_or("head_dim", config.dim / config.heads, kHeadsMax);
+  config.head_dim = read.positive_or("head_dim", head_dim, kHeadsMax);
   if (config.head_dim % 2 != 0) read.fail("head_dim", "an even number", std::to_string(config.head_dim));
   config.norm_eps = static_cast<float>(read.number_or("rms_norm_eps", 1e-6));
   config.tie_embeddings = read.flag("tie_word_embeddings");
   config.positions_max = read.positive_or("max_position_embeddings", 0, kIdsMax);
-  config.sliding_window = read.positive_or("sliding_window", 0, kIdsMax);
   read_rope(read, config);
   config.source = std::move(json);
   return config;
@@ -162,6 +197,10 @@ std::vector<double> DecoderConfig::rope_inverse_frequency() const {
     frequency.push_back(exp_f64(-log_theta * static_cast<double>(2 * i) / static_cast<double>(head_dim)));
   }
   if (rope_scaling.is_null()) return frequency;
+  if (rope_scaling.at("rope_type") == "linear") {
+    for (double& f : frequency) f /= rope_scaling.at("factor").get<double>();
+    return frequency;
+  }
   // Llama 3: long wavelengths are slowed by `factor`, short ones kept, those between blended.
   const double factor = rope_scaling.at("factor").get<double>();
   const double low = rope_scaling.at("low_freq_factor").get<double>();
@@ -184,10 +223,6 @@ void DecoderConfig::check_length(int64_t tokens) const {
     fail_bad_input("sequences may have at most " + std::to_string(positions_max) +
                    " tokens (max_position_embeddings), got one of " + std::to_string(tokens) +
                    "; shorten the histories");
-  }
-  if (sliding_window > 0 && tokens > sliding_window) {
-    fail_bad_input("sequences may have at most " + std::to_string(sliding_window) +
-                   " tokens (sliding_window), got one of " + std::to_string(tokens) + "; shorten the histories");
   }
 }
 

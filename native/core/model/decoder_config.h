@@ -1,4 +1,4 @@
-// Shape of a Llama-like decoder, read from and written as a Hugging Face config.json.
+// Shape of a decoder of the Llama family, read from and written as a Hugging Face config.json.
 #pragma once
 
 #include <cstdint>
@@ -20,9 +20,12 @@ struct DecoderConfig {
   double rope_theta = 10000.0;
   float norm_eps = 1e-5f;
   bool tie_embeddings = false;
+  bool qkv_bias = false;       // on the projections to q, k and v
+  bool output_bias = false;    // on the projection behind the attention
+  bool qk_norm = false;        // RMSNorm on each head of q and k, before the rotation
   int64_t positions_max = 0;   // 0: not limited
-  int64_t sliding_window = 0;  // 0: none; a longer sequence is refused, not windowed
-  Json rope_scaling;           // null, or Llama 3's {"rope_type": "llama3", …}
+  int64_t sliding_window = 0;  // a position sees itself and so many less one before it; 0: all before it
+  Json rope_scaling;           // null, {"rope_type": "linear", "factor"}, or Llama 3's {"rope_type": "llama3", …}
   Json source;                 // the config.json this came from, so that writing it back loses nothing
 
   int64_t q_dim() const { return heads * head_dim; }
@@ -36,7 +39,8 @@ struct DecoderConfig {
   };
   // A scratch decoder; its config.json is made from the shape.
   static DecoderConfig from_shape(const Shape& shape, int64_t vocabulary);
-  // LlamaForCausalLM and MistralForCausalLM. JobFailure(bad_input) names `where` and the field that does not fit.
+  // LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM and Qwen3ForCausalLM. JobFailure(bad_input) names `where`
+  // and the field that does not fit.
   static DecoderConfig parse(const std::string& config_text, const std::string& where);
   // config.json text with this vocabulary; the same bytes for the same config.
   std::string to_text() const;

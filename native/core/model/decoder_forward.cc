@@ -15,7 +15,18 @@ int64_t logits_rows(int64_t vocabulary) { return std::clamp<int64_t>((int64_t{1}
 }  // namespace
 
 void Decoder::linear(const Pass& pass, const Site& site) {
-  if (bf16_) return linear_bf16(pass, site);
+  if (bf16_) {
+    linear_bf16(pass, site);
+  } else {
+    linear_fp32(pass, site);
+  }
+  // The biases of a fused matrix lie side by side as its parts do.
+  const int bias = site.parts[0].numbers.bias;
+  if (bias < 0) return;
+  ops::add_bias(pool_, {.rows = pass.batch.rows(), .width = site.out, .bias = data(bias), .y = site.y});
+}
+
+void Decoder::linear_fp32(const Pass& pass, const Site& site) {
   const int64_t rows = pass.batch.rows();
   ops::linear_forward(pool_, {.rows = rows,
                               .in = site.in,
@@ -102,6 +113,7 @@ void Decoder::forward_attention(Pass& pass, int64_t number) {
   Site qkv = qkv_site(layer, number);
   qkv.y = layer.qkv;
   linear(pass, qkv);
+  if (c.qk_norm) norm_heads(pass, number);
   ops::rope(pool_, rope_args(pass, layer.qkv, /*inverse=*/false));
   layer.attended = arena_.take(rows * c.q_dim());
   layer.log_sum_exp = arena_.take(rows * c.heads);
@@ -111,6 +123,32 @@ void Decoder::forward_attention(Pass& pass, int64_t number) {
   linear(pass, output);
   drop(pass, pass.branch, 1 + 2 * number);
   pass.branch_pending = true;
+}
+
+// RMSNorm of each head of q and of k.
+void Decoder::norm_heads(Pass& pass, int64_t number) {
+  const DecoderConfig& c = parameters_.config();
+  const int64_t rows = pass.batch.rows();
+  const LayerNumbers& numbers = parameters_.layers()[static_cast<size_t>(number)];
+  Layer& layer = pass.layers[static_cast<size_t>(number)];
+  layer.q_norm = {arena_.take(rows * c.q_dim()), arena_.take(rows * c.heads)};
+  layer.k_norm = {arena_.take(rows * c.kv_dim()), arena_.take(rows * c.kv_heads)};
+  ops::HeadNormForward args{.rows = rows,
+                            .heads = c.heads,
+                            .head_dim = c.head_dim,
+                            .eps = c.norm_eps,
+                            .weight = data(numbers.q_norm),
+                            .x = layer.qkv,
+                            .x_stride = c.qkv_dim(),
+                            .raw = layer.q_norm.raw,
+                            .inverse_rms = layer.q_norm.inverse_rms};
+  ops::head_norm_forward(pool_, args);
+  args.heads = c.kv_heads;
+  args.weight = data(numbers.k_norm);
+  args.x = layer.qkv + c.q_dim();
+  args.raw = layer.k_norm.raw;
+  args.inverse_rms = layer.k_norm.inverse_rms;
+  ops::head_norm_forward(pool_, args);
 }
 
 void Decoder::forward_mlp(Pass& pass, int64_t number) {

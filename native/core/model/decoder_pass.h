@@ -12,9 +12,15 @@
 
 namespace collimate {
 
+// What the backward of a norm of heads needs.
+struct Decoder::HeadNorm {
+  float *raw = nullptr, *inverse_rms = nullptr;  // [T, Q] or [T, K]; [T, heads]
+};
+
 struct Decoder::Layer {
   float *attention_in, *attention_normed, *attention_rms;  // [T, C], [T, C], [T]
   float *qkv, *attended, *log_sum_exp;                     // [T, Q + 2K], [T, Q], [T, H]
+  HeadNorm q_norm, k_norm;                                 // only with norms of heads
   float *mlp_in, *mlp_normed, *mlp_rms;                    // [T, C], [T, C], [T]
   float *gate_up, *act;                                    // [T, 2F], [T, F]
   std::array<float*, 7> xa;                                // [T, R] for q, k, v, o, gate, up, down

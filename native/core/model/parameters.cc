@@ -47,6 +47,16 @@ Parameters::Parameters(Options options) : options_(std::move(options)) {
     layer.k = add_linear(at + "self_attn.k_proj", c.kv_dim(), c.dim);
     layer.v = add_linear(at + "self_attn.v_proj", c.kv_dim(), c.dim);
     layer.o = add_linear(at + "self_attn.o_proj", c.dim, c.q_dim());
+    if (c.qkv_bias) {
+      layer.q.bias = add(at + "self_attn.q_proj.bias", {c.q_dim()}, false);
+      layer.k.bias = add(at + "self_attn.k_proj.bias", {c.kv_dim()}, false);
+      layer.v.bias = add(at + "self_attn.v_proj.bias", {c.kv_dim()}, false);
+    }
+    if (c.output_bias) layer.o.bias = add(at + "self_attn.o_proj.bias", {c.dim}, false);
+    if (c.qk_norm) {
+      layer.q_norm = add(at + "self_attn.q_norm.weight", {c.head_dim}, false);
+      layer.k_norm = add(at + "self_attn.k_norm.weight", {c.head_dim}, false);
+    }
     layer.mlp_norm = add(at + "post_attention_layernorm.weight", {c.dim}, false);
     layer.gate = add_linear(at + "mlp.gate_proj", c.ffn_dim, c.dim);
     layer.up = add_linear(at + "mlp.up_proj", c.ffn_dim, c.dim);

@@ -1,7 +1,8 @@
 // Named parameters of a decoder: where each lies in one flat buffer, and which part of it is trained.
 //
-// 1. Values of all base parameters lie in one buffer, per layer in the order q, k, v, o, gate, up, down, so that q/k/v
-//    and gate/up are one matrix each.
+// 1. Values of all base parameters lie in one buffer, per layer in the order q, k, v, o, their biases in the same
+// order,
+//    gate, up, down, so that q/k/v (matrices and biases) and gate/up are one each.
 // 2. A parameter is frozen, trained in full, or trained on a range of its rows; a linear layer may carry an adapter
 //    whose A and B are parameters of their own. Trained elements are numbered contiguously: the flat gradient and the
 //    Adam moments share that numbering.
@@ -43,10 +44,11 @@ struct Trainable {
 
 // Indices into Parameters::all(); -1: absent.
 struct LinearNumbers {
-  int weight = -1, lora_a = -1, lora_b = -1;
+  int weight = -1, bias = -1, lora_a = -1, lora_b = -1;
 };
 struct LayerNumbers {
   int attention_norm = -1, mlp_norm = -1;
+  int q_norm = -1, k_norm = -1;  // [D]
   LinearNumbers q, k, v, o, gate, up, down;
 };
 

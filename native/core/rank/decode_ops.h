@@ -21,15 +21,16 @@ struct DecodeAttention {
   float scale = 0.0f;
   const float* q = nullptr;  // [R, H * D]
   int64_t q_stride = 0;
-  int64_t prompt_rows = 0;          // >= 1
+  int64_t prompt_rows = 0;          // that are seen; not 0 together with `steps`
   const float* prompt_k = nullptr;  // [P, K * D]
   const float* prompt_v = nullptr;
   int64_t steps = 0;
   const float* const* step_k = nullptr;  // [S] blocks of rows [K * D]
   const float* const* step_v = nullptr;
   const int32_t* ancestors = nullptr;  // [R, S]: row of block s that row r sees
-  float* scratch = nullptr;            // [R * (P + S)]
-  float* out = nullptr;                // [R, H * D], contiguous
+  int64_t ancestors_stride = 0;
+  float* scratch = nullptr;  // [R * (P + S)]
+  float* out = nullptr;      // [R, H * D], contiguous
 };
 void decode_attention(const DecodeAttention& args);
 

@@ -58,8 +58,7 @@ void GroupDecoder::prefill(int64_t slot, std::span<const int32_t> prompt) {
   const std::vector<int64_t> offsets = {0, rows};
   for (int64_t layer = 0; layer < last; ++layer) {
     norm(rows, numbers(layer).attention_norm, layer > 0);
-    project(rows, options_.parameters->qkv(static_cast<int>(layer)), config_.qkv_dim(), qkv_.data());
-    rotate(qkv_.data(), rows, config_.heads + config_.kv_heads, config_.qkv_dim());
+    project_qkv({layer, rows});
     const float* k = qkv_.data() + config_.q_dim();
     const float* v = k + config_.kv_dim();
     keep_prompt_kv(layer, slot, k, v, config_.qkv_dim());
@@ -68,6 +67,7 @@ void GroupDecoder::prefill(int64_t slot, std::span<const int32_t> prompt) {
                                             .head_dim = config_.head_dim,
                                             .offsets = offsets,
                                             .scale = scale_,
+                                            .window = config_.sliding_window,
                                             .q = qkv_.data(),
                                             .k = k,
                                             .v = v,
@@ -79,7 +79,8 @@ void GroupDecoder::prefill(int64_t slot, std::span<const int32_t> prompt) {
   }
   // The last layer's output is needed at the last position only: keys and values now, the rest for all users at once.
   norm(rows, numbers(last).attention_norm, last > 0);
-  project(rows, weight(numbers(last).k.weight), 2 * config_.kv_dim(), qkv_.data());
+  project(rows, numbers(last).k, 2 * config_.kv_dim(), qkv_.data());
+  norm_heads(rows, numbers(last).k_norm, {qkv_.data(), config_.kv_heads, 2 * config_.kv_dim()});
   rotate(qkv_.data(), rows, config_.kv_heads, 2 * config_.kv_dim());
   keep_prompt_kv(last, slot, qkv_.data(), qkv_.data() + config_.kv_dim(), 2 * config_.kv_dim());
   std::copy_n(x_.data() + (rows - 1) * config_.dim, config_.dim, last_x_.data() + slot * config_.dim);
@@ -94,7 +95,8 @@ std::span<const float> GroupDecoder::finish_prompts() {
   }
   std::ranges::copy(last_x_, x_.begin());
   std::ranges::copy(last_h_, h_.begin());
-  project(options_.users, weight(numbers(last).q.weight), config_.q_dim(), qkv_.data());
+  project(options_.users, numbers(last).q, config_.q_dim(), qkv_.data());
+  norm_heads(options_.users, numbers(last).q_norm, {qkv_.data(), config_.heads, config_.q_dim()});
   rotate(qkv_.data(), options_.users, config_.heads, config_.q_dim());
   for (int64_t slot = 0; slot < options_.users; ++slot) attend(last, slot, 1, 1, qkv_.data(), config_.q_dim());
   finish_layer({last, options_.users});
@@ -133,8 +135,7 @@ std::span<const float> GroupDecoder::step(int64_t rows, std::span<const std::spa
   embed({tokens_.data(), static_cast<size_t>(all)});
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
     norm(all, numbers(layer).attention_norm, layer > 0);
-    project(all, options_.parameters->qkv(static_cast<int>(layer)), config_.qkv_dim(), qkv_.data());
-    rotate(qkv_.data(), all, config_.heads + config_.kv_heads, config_.qkv_dim());
+    project_qkv({layer, all});
     keep_step_kv({layer, all});
     for (int64_t slot = 0; slot < options_.users; ++slot) {
       const auto rows_live = static_cast<int64_t>(live[static_cast<size_t>(slot)].size());
@@ -195,16 +196,38 @@ void GroupDecoder::norm(int64_t rows, int weight_number, bool add_delta) {
                                         .y = h_.data()});
 }
 
-// y = h Wᵀ
-void GroupDecoder::project(int64_t rows, const float* weights, int64_t out_dim, float* y) {
+// y = h Wᵀ + bias
+void GroupDecoder::project(int64_t rows, const LinearNumbers& linear, int64_t out_dim, float* y) {
   ops::linear_forward(*options_.pool, {.rows = rows,
                                        .in = config_.dim,
                                        .out = out_dim,
                                        .x = h_.data(),
                                        .x_stride = config_.dim,
-                                       .weight = weights,
+                                       .weight = weight(linear.weight),
                                        .y = y,
                                        .y_stride = out_dim});
+  if (linear.bias < 0) return;
+  ops::add_bias(*options_.pool, {.rows = rows, .width = out_dim, .bias = weight(linear.bias), .y = y});
+}
+
+// Queries, keys and values of a layer, ready for the attention.
+void GroupDecoder::project_qkv(const LayerRows& at) {
+  const LayerNumbers& layer = numbers(at.layer);
+  project(at.rows, layer.q, config_.qkv_dim(), qkv_.data());
+  norm_heads(at.rows, layer.q_norm, {qkv_.data(), config_.heads, config_.qkv_dim()});
+  norm_heads(at.rows, layer.k_norm, {qkv_.data() + config_.q_dim(), config_.kv_heads, config_.qkv_dim()});
+  rotate(qkv_.data(), at.rows, config_.heads + config_.kv_heads, config_.qkv_dim());
+}
+
+void GroupDecoder::norm_heads(int64_t rows, int weight_number, const Heads& heads) {
+  if (weight_number < 0) return;
+  ops::head_norm_forward(*options_.pool, {.rows = rows,
+                                          .heads = heads.count,
+                                          .head_dim = config_.head_dim,
+                                          .eps = config_.norm_eps,
+                                          .weight = weight(weight_number),
+                                          .x = heads.x,
+                                          .x_stride = heads.stride});
 }
 
 void GroupDecoder::rotate(float* x, int64_t rows, int64_t heads, int64_t stride) {
@@ -225,8 +248,12 @@ void GroupDecoder::attend(int64_t layer, int64_t slot, int64_t rows, int64_t row
   if (prompt_rows == 0) rows_live = 0;
   std::fill_n(out + rows_live * config_.q_dim(), (rows - rows_live) * config_.q_dim(), 0.0f);
   if (rows_live == 0) return;
+  // All rows stand at the last position; with a window they see no key before `first_seen`.
+  const int64_t first_seen =
+      config_.sliding_window > 0 ? std::max<int64_t>(0, prompt_rows + steps_ - config_.sliding_window) : 0;
+  const int64_t first_row_seen = std::min(first_seen, prompt_rows), first_step = first_seen - first_row_seen;
   std::vector<const float*> step_k, step_v;
-  for (int64_t s = 0; s < steps_; ++s) {
+  for (int64_t s = first_step; s < steps_; ++s) {
     const int64_t first_row = slot * step_rows_[static_cast<size_t>(s)];
     step_k.push_back(step_kv(layer, s, false) + first_row * config_.kv_dim());
     step_v.push_back(step_kv(layer, s, true) + first_row * config_.kv_dim());
@@ -238,13 +265,14 @@ void GroupDecoder::attend(int64_t layer, int64_t slot, int64_t rows, int64_t row
                          .scale = scale_,
                          .q = q + first * q_stride,
                          .q_stride = q_stride,
-                         .prompt_rows = prompt_rows,
-                         .prompt_k = prompt_kv(layer, slot, false),
-                         .prompt_v = prompt_kv(layer, slot, true),
-                         .steps = steps_,
+                         .prompt_rows = prompt_rows - first_row_seen,
+                         .prompt_k = prompt_kv(layer, slot, false) + first_row_seen * config_.kv_dim(),
+                         .prompt_v = prompt_kv(layer, slot, true) + first_row_seen * config_.kv_dim(),
+                         .steps = steps_ - first_step,
                          .step_k = step_k.data(),
                          .step_v = step_v.data(),
-                         .ancestors = ancestors_.data() + slot * options_.rows_max * options_.steps_max,
+                         .ancestors = ancestors_.data() + slot * options_.rows_max * options_.steps_max + first_step,
+                         .ancestors_stride = steps_,
                          .scratch = scores_.data(),
                          .out = out});
 }
@@ -260,8 +288,12 @@ void GroupDecoder::finish_layer(const LayerRows& at) {
                                        .weight = weight(layer.o.weight),
                                        .y = delta_.data(),
                                        .y_stride = config_.dim});
+  if (layer.o.bias >= 0) {
+    ops::add_bias(*options_.pool,
+                  {.rows = at.rows, .width = config_.dim, .bias = weight(layer.o.bias), .y = delta_.data()});
+  }
   norm(at.rows, layer.mlp_norm, true);
-  project(at.rows, options_.parameters->gate_up(static_cast<int>(at.layer)), 2 * config_.ffn_dim, gate_up_.data());
+  project(at.rows, layer.gate, 2 * config_.ffn_dim, gate_up_.data());
   ops::swiglu_forward(*options_.pool,
                       {.rows = at.rows, .ffn_dim = config_.ffn_dim, .gate_up = gate_up_.data(), .act = act_.data()});
   ops::linear_forward(*options_.pool, {.rows = at.rows,

@@ -54,7 +54,14 @@ class GroupDecoder {
   const LayerNumbers& numbers(int64_t layer) const { return options_.parameters->layers()[static_cast<size_t>(layer)]; }
   void embed(std::span<const int32_t> tokens);
   void norm(int64_t rows, int weight_number, bool add_delta);
-  void project(int64_t rows, const float* weights, int64_t out_dim, float* y);
+  // `linear` is the first of those that are projected as one matrix, `out_dim` wide together.
+  void project(int64_t rows, const LinearNumbers& linear, int64_t out_dim, float* y);
+  void project_qkv(const LayerRows& at);
+  struct Heads {
+    float* x = nullptr;
+    int64_t count = 0, stride = 0;
+  };
+  void norm_heads(int64_t rows, int weight_number, const Heads& heads);
   void rotate(float* x, int64_t rows, int64_t heads, int64_t stride);
   void keep_prompt_kv(int64_t layer, int64_t slot, const float* k, const float* v, int64_t stride);
   void finish_layer(const LayerRows& at);

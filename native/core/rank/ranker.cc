@@ -65,10 +65,9 @@ int64_t check_prompts(const RankRequest& request) {
         "rank: the prompt of user " + std::to_string(request.prompts->users[static_cast<size_t>(index)]);
     if (prompt.empty()) fail_bad_input(who + " is empty, expected at least one token; render again");
     const int64_t positions = static_cast<int64_t>(prompt.size()) + request.trie->levels() - 1;
-    for (const int64_t limit : {config.positions_max, config.sliding_window}) {
-      if (limit == 0 || positions <= limit) continue;
+    if (config.positions_max > 0 && positions > config.positions_max) {
       fail_bad_input(who + " has " + std::to_string(prompt.size()) + " tokens and needs " + std::to_string(positions) +
-                     " positions, expected at most " + std::to_string(limit) +
+                     " positions, expected at most " + std::to_string(config.positions_max) +
                      " (the model's); lower historyItemsMax and render again");
     }
     for (const int32_t token : prompt) {
