@@ -179,6 +179,23 @@ TEST_CASE("parity: LoRA with new token rows agrees with PEFT, for each architect
   }
 }
 
+TEST_CASE("parity: 1, 2 and 3 threads give the same bytes, for each architecture") {
+  for (const std::string architecture : kArchitectures) {
+    CAPTURE(architecture);
+    Parameters parameters({.config = base_files(architecture).read_config()});
+    load_base(parameters, base_files(architecture), 1);
+    const PackedBatch batch = read_batch(open_fixture(architecture, "full.safetensors"));
+    std::vector<std::vector<float>> gradients;
+    for (const int threads : {1, 2, 3}) {
+      Pool pool(threads);
+      gradients.emplace_back(static_cast<size_t>(parameters.trained_elements()), 0.0f);
+      Decoder(parameters, pool, 32).forward_backward(batch, {.gradient = gradients.back()});
+    }
+    CHECK(gradients[1] == gradients[0]);
+    CHECK(gradients[2] == gradients[0]);
+  }
+}
+
 TEST_CASE("parity: twenty steps of LoRA take PEFT's losses to PEFT's adapters, for each architecture") {
   constexpr int kSteps = 20;
   Pool pool(2);

@@ -22,6 +22,7 @@ constexpr double kGradient = 2e-3;
 struct AttentionCase {
   int64_t heads, kv_heads, head_dim;
   std::vector<int64_t> offsets;
+  int64_t window = 0;
   std::vector<float> q, k, v, out, lse, weights, dq, dk, dv;
 
   AttentionCase(int64_t h, int64_t kv, int64_t d, std::vector<int64_t> sequence_offsets)
@@ -43,6 +44,7 @@ struct AttentionCase {
             .head_dim = head_dim,
             .offsets = offsets,
             .scale = 1.0f / std::sqrt(static_cast<float>(head_dim)),
+            .window = window,
             .q = q.data(),
             .k = k.data(),
             .v = v.data(),
@@ -78,7 +80,8 @@ struct AttentionCase {
     };
     std::vector<double> weight;
     double total = 0.0;
-    for (int64_t j = at.begin; j <= at.row; ++j) {
+    const int64_t first = window > 0 ? std::max(at.begin, at.row - window + 1) : at.begin;
+    for (int64_t j = first; j <= at.row; ++j) {
       double score = 0.0;
       for (int64_t d = 0; d < head_dim; ++d) {
         score += element(q, at.row, heads, at.head, d) * element(k, j, kv_heads, at.kv_head, d);
@@ -86,10 +89,10 @@ struct AttentionCase {
       weight.push_back(std::exp(score / std::sqrt(static_cast<double>(head_dim))));
       total += weight.back();
     }
-    for (int64_t j = at.begin; j <= at.row; ++j) {
+    for (int64_t j = first; j <= at.row; ++j) {
       for (int64_t d = 0; d < head_dim; ++d) {
         result[static_cast<size_t>((at.row * heads + at.head) * head_dim + d)] +=
-            weight[static_cast<size_t>(j - at.begin)] / total * element(v, j, kv_heads, at.kv_head, d);
+            weight[static_cast<size_t>(j - first)] / total * element(v, j, kv_heads, at.kv_head, d);
       }
     }
   }
@@ -101,22 +104,29 @@ TEST_CASE("ops: attention equals a naive reference, over short, tile-sized and l
   Pool pool(2);
   for (const auto& [heads, kv_heads, head_dim] : {std::array<int64_t, 3>{4, 2, 8}, {2, 2, 6}, {3, 1, 16}}) {
     AttentionCase attention(heads, kv_heads, head_dim, {0, 1, 6, 70, 134, 334});
-    ops::attention_forward(pool, attention.args());
-    CHECK(largest_difference(attention.out, attention.reference()) < kReference);
+    for (const int64_t window : {0, 1, 5, 64, 100, 1000}) {
+      CAPTURE(window);
+      attention.window = window;
+      ops::attention_forward(pool, attention.args());
+      CHECK(largest_difference(attention.out, attention.reference()) < kReference);
+    }
   }
 }
 
-TEST_CASE("ops: attention gradients of q, k and v") {
+TEST_CASE("ops: attention gradients of q, k and v, with and without a window") {
   Pool pool(2);
   AttentionCase attention(4, 2, 6, {0, 3, 73});
-  attention.backward(pool);
-  const auto loss = [&] {
-    ops::attention_forward(pool, attention.args());
-    return weighted_sum(attention.out, attention.weights);
-  };
-  CHECK(gradient_error({.values = attention.q, .analytic = attention.dq, .loss = loss}) < kGradient);
-  CHECK(gradient_error({.values = attention.k, .analytic = attention.dk, .loss = loss}) < kGradient);
-  CHECK(gradient_error({.values = attention.v, .analytic = attention.dv, .loss = loss}) < kGradient);
+  for (const int64_t window : {0, 9}) {
+    attention.window = window;
+    attention.backward(pool);
+    const auto loss = [&] {
+      ops::attention_forward(pool, attention.args());
+      return weighted_sum(attention.out, attention.weights);
+    };
+    CHECK(gradient_error({.values = attention.q, .analytic = attention.dq, .loss = loss}) < kGradient);
+    CHECK(gradient_error({.values = attention.k, .analytic = attention.dk, .loss = loss}) < kGradient);
+    CHECK(gradient_error({.values = attention.v, .analytic = attention.dv, .loss = loss}) < kGradient);
+  }
 }
 
 TEST_CASE("ops: a token never sees later tokens or other sequences") {
