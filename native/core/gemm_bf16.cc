@@ -63,6 +63,11 @@ void copy_corner(const Corner& corner, const float* from, int64_t from_stride, f
 // One panel whose columns or whose rows are not all wanted: by way of a scratch tile, block by block.
 void partial_panel(Bf16PanelCall call, const Corner& corner) {
   alignas(64) float scratch[Bf16Rows::kRows * Bf16Panels::kColumns];
+  alignas(64) float bias[Bf16Panels::kColumns] = {};
+  if (call.bias) {  // the caller's ends with the columns that are wanted, the unit reads all of a panel's
+    std::copy_n(call.bias, corner.columns, bias);
+    call.bias = bias;
+  }
   float* c = call.c;
   const int64_t ldc = call.ldc;
   call.c = scratch;

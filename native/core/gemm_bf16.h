@@ -92,7 +92,7 @@ struct Bf16Tile {
   int64_t first_k = 0;  // of A, a multiple of 32: B's k begins there
   const Bf16Panels* b = nullptr;
   int64_t first_panel = 0, panels = 0;
-  const float* bias = nullptr;  // [panels * 32] from the first panel's first column: C starts there, not at 0
+  const float* bias = nullptr;  // by column of B, from the first panel's first: C starts there, not at 0
   bool accumulate = false;
   float* c = nullptr;  // of the first row and the first panel's first column
   int64_t ldc = 0;
