@@ -211,6 +211,21 @@ struct LoraBackward {
 };
 void lora_backward(Pool& pool, const LoraBackward& args);
 
+// The part of it that is the adapter's own: dB += scale dyᵀ (x Aᵀ), dA += d(x Aᵀ)ᵀ x.
+struct LoraGradient {
+  int64_t rows = 0, in = 0, out = 0, rank = 0;
+  float scale = 0.0f;
+  const float* x = nullptr;  // [T, in]
+  int64_t x_stride = 0;
+  const float* xa = nullptr;  // [T, R]
+  const float* dy = nullptr;  // [T, out]
+  int64_t dy_stride = 0;
+  const float* dxa = nullptr;  // [T, R], scale included
+  float* da = nullptr;         // [R, in], accumulates
+  float* db = nullptr;         // [out, R], accumulates
+};
+void lora_gradient(Pool& pool, const LoraGradient& args);
+
 // ---- cross-entropy -----------------------------------------------------------------------------------------------
 struct CrossEntropy {
   int64_t rows = 0, vocabulary = 0;

@@ -69,19 +69,6 @@ void lora_forward(Pool& pool, const LoraForward& args) {
 }
 
 void lora_backward(Pool& pool, const LoraBackward& args) {
-  // dB += scale dyᵀ (x Aᵀ)
-  gemm(pool, {.transpose_a = true,
-              .m = args.out,
-              .n = args.rank,
-              .k = args.rows,
-              .alpha = args.scale,
-              .a = args.dy,
-              .lda = args.dy_stride,
-              .b = args.xa,
-              .ldb = args.rank,
-              .beta = 1.0f,
-              .c = args.db,
-              .ldc = args.rank});
   // d(x Aᵀ) = scale dy B
   gemm(pool, {.m = args.rows,
               .n = args.rank,
@@ -96,15 +83,25 @@ void lora_backward(Pool& pool, const LoraBackward& args) {
   linear_backward(pool, {.rows = args.rows,
                          .in = args.in,
                          .out = args.rank,
-                         .x = args.x,
-                         .x_stride = args.x_stride,
                          .weight = args.a,
                          .dy = args.dxa,
                          .dy_stride = args.rank,
                          .dx = args.dx,
                          .dx_stride = args.dx_stride,
-                         .accumulate_dx = true,
-                         .dweight = args.da});
+                         .accumulate_dx = true});
+  lora_gradient(pool, {.rows = args.rows,
+                       .in = args.in,
+                       .out = args.out,
+                       .rank = args.rank,
+                       .scale = args.scale,
+                       .x = args.x,
+                       .x_stride = args.x_stride,
+                       .xa = args.xa,
+                       .dy = args.dy,
+                       .dy_stride = args.dy_stride,
+                       .dxa = args.dxa,
+                       .da = args.da,
+                       .db = args.db});
 }
 
 }  // namespace collimate::ops

@@ -1,5 +1,4 @@
 // The decoder's linear layers on the bf16 unit.
-#include "core/gemm.h"
 #include "core/model/decoder_pass.h"
 
 namespace collimate {
@@ -50,30 +49,19 @@ void Decoder::linear_backward_bf16(const Pass& pass, const Site& site) {
   const float* dxa = pass.dxa;
   for (const Site::Part& part : site.parts) {
     if (part.numbers.lora_a < 0) continue;
-    // dB += scale dyᵀ (x Aᵀ), dA += (scale dy B)ᵀ x
-    gemm(pool_, {.transpose_a = true,
-                 .m = part.width,
-                 .n = rank,
-                 .k = rows,
-                 .alpha = parameters_.trainable().scale(),
-                 .a = site.dy + part.column,
-                 .lda = site.out,
-                 .b = part.xa,
-                 .ldb = rank,
-                 .beta = 1.0f,
-                 .c = gradient_of(pass, part.numbers.lora_b),
-                 .ldc = rank});
-    gemm(pool_, {.transpose_a = true,
-                 .m = rank,
-                 .n = site.in,
-                 .k = rows,
-                 .a = dxa,
-                 .lda = rank,
-                 .b = site.x,
-                 .ldb = site.in,
-                 .beta = 1.0f,
-                 .c = gradient_of(pass, part.numbers.lora_a),
-                 .ldc = site.in});
+    ops::lora_gradient(pool_, {.rows = rows,
+                               .in = site.in,
+                               .out = part.width,
+                               .rank = rank,
+                               .scale = parameters_.trainable().scale(),
+                               .x = site.x,
+                               .x_stride = site.in,
+                               .xa = part.xa,
+                               .dy = site.dy + part.column,
+                               .dy_stride = site.out,
+                               .dxa = dxa,
+                               .da = gradient_of(pass, part.numbers.lora_a),
+                               .db = gradient_of(pass, part.numbers.lora_b)});
     dxa += rows * rank;
   }
 }
