@@ -30,7 +30,12 @@ export function must(what, command, args, environment = {}) {
 export function buildPlain(name, options, targets) {
   const out = join(root, 'build', name);
   mkdirSync(out, { recursive: true });
-  const definitions = { COLLIMATE_GEMM: 'builtin', COLLIMATE_CUDA: 'OFF', CMAKE_BUILD_TYPE: 'RelWithDebInfo', ...options };
+  const definitions = {
+    COLLIMATE_GEMM: 'builtin',
+    COLLIMATE_CUDA: 'OFF',
+    CMAKE_BUILD_TYPE: 'RelWithDebInfo',
+    ...options,
+  };
   const args = Object.entries(definitions).map(([key, value]) => `-D${key}=${value}`);
   must(`configuring build/${name}`, 'cmake', ['-S', join(root, 'native'), '-B', out, '-G', 'Ninja', ...args]);
   const jobs = process.env.COLLIMATE_BUILD_JOBS ?? String(availableParallelism());

@@ -117,14 +117,15 @@ void tall_product(Pool& pool, const TallProduct& product, const Add& add) {
 }  // namespace
 
 void lora_gradient(Pool& pool, const LoraGradient& args) {
-  tall_product(pool,
-               {.rows = args.rows,
-                .ranks = args.rank,
-                .width = args.out,
-                .narrow = args.xa,
-                .wide = args.dy,
-                .stride = args.dy_stride},
-               [&](int64_t rank, int64_t column, float sum) { args.db[column * args.rank + rank] += args.scale * sum; });
+  tall_product(
+      pool,
+      {.rows = args.rows,
+       .ranks = args.rank,
+       .width = args.out,
+       .narrow = args.xa,
+       .wide = args.dy,
+       .stride = args.dy_stride},
+      [&](int64_t rank, int64_t column, float sum) { args.db[column * args.rank + rank] += args.scale * sum; });
   tall_product(pool,
                {.rows = args.rows,
                 .ranks = args.rank,

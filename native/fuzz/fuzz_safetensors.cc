@@ -1,4 +1,5 @@
-// Any bytes as a safetensors file: refused with a JobFailure, or every tensor that it names can be read to its last byte.
+// Any bytes as a safetensors file: refused with a JobFailure, or every tensor that it names can be read to its last
+// byte.
 #include "core/failure.h"
 #include "core/safetensors.h"
 #include "fuzz/fuzz_file.h"

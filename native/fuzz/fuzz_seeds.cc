@@ -90,7 +90,8 @@ int main(int argc, char** argv) {
                     {"gang", {{"rank", 0}, {"world", 2}, {"addresses", {"127.0.0.1:1", "127.0.0.1:2"}}, {"epoch", 1}}}};
   write_text_atomically(specs / "seed-job", job.dump());
   write_text_atomically(specs / "seed-recipe", tune_recipe().dump());
-  Json config = Json::parse(DecoderConfig::from_shape({.layers = 2, .dim = 16, .heads = 4, .kv_heads = 2, .ffn_dim = 20}, 23).to_text());
+  Json config = Json::parse(
+      DecoderConfig::from_shape({.layers = 2, .dim = 16, .heads = 4, .kv_heads = 2, .ffn_dim = 20}, 23).to_text());
   write_text_atomically(specs / "seed-config", config.dump());
   config["architectures"] = {"Qwen3ForCausalLM"};
   config["rope_scaling"] = {{"rope_type", "llama3"},

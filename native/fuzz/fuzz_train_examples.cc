@@ -12,7 +12,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     for (int64_t example = 0; example < examples.count(); ++example) {
       PackedBatch batch;
       examples.append_to(batch, example);
-      if (batch.rows() != examples.tokens_of(example) || batch.labels() != examples.labels_of(example)) __builtin_trap();
+      if (batch.rows() != examples.tokens_of(example) || batch.labels() != examples.labels_of(example))
+        __builtin_trap();
       for (const int32_t token : batch.tokens)
         if (token < 0 || token >= kVocabulary) __builtin_trap();
     }
