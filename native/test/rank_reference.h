@@ -72,8 +72,12 @@ inline bool better(const Scored& a, const Scored& b) {
   return a.score != b.score ? a.score > b.score : a.item < b.item;
 }
 
+// Hypotheses kept after each level; the last is the length of the result.
+using Widths = std::vector<int64_t>;
+
 // All hypotheses are recomputed from their prefixes at each level.
-inline std::vector<Scored> beam_search(const Catalogue& catalogue, int64_t beams, bool full, const NextLogits& next) {
+inline std::vector<Scored> beam_search(const Catalogue& catalogue, const Widths& widths, bool full,
+                                       const NextLogits& next) {
   std::vector<std::pair<Prefix, double>> live = {{{}, 0.0}};
   for (int64_t level = 0; level < catalogue.levels; ++level) {
     std::vector<std::pair<Prefix, double>> candidates;
@@ -91,7 +95,8 @@ inline std::vector<Scored> beam_search(const Catalogue& catalogue, int64_t beams
       return a.second != b.second ? a.second > b.second : a.first < b.first;
     });
     const bool last = level + 1 == catalogue.levels;  // cut below, by item
-    if (!last && static_cast<int64_t>(candidates.size()) > beams) candidates.resize(static_cast<size_t>(beams));
+    const auto width = static_cast<size_t>(widths[static_cast<size_t>(level)]);
+    if (!last && candidates.size() > width) candidates.resize(width);
     live = std::move(candidates);
   }
   std::map<Prefix, int32_t> item_of;
@@ -99,8 +104,29 @@ inline std::vector<Scored> beam_search(const Catalogue& catalogue, int64_t beams
   std::vector<Scored> result;
   for (const auto& [id, score] : live) result.push_back({item_of.at(id), score});
   std::sort(result.begin(), result.end(), better);
-  if (static_cast<int64_t>(result.size()) > beams) result.resize(static_cast<size_t>(beams));
+  if (static_cast<int64_t>(result.size()) > widths.back()) result.resize(static_cast<size_t>(widths.back()));
   return result;
+}
+
+inline std::vector<Scored> beam_search(const Catalogue& catalogue, int64_t beams, bool full, const NextLogits& next) {
+  return beam_search(catalogue, Widths(static_cast<size_t>(catalogue.levels), beams), full, next);
+}
+
+// What pruning costs a list, by brute force.
+struct Loss {
+  bool missed = false;
+  double gap = 0.0, overlap = 0.0;
+};
+inline Loss search_loss(const std::vector<Scored>& list, const std::vector<Scored>& truth, int64_t top_k) {
+  const auto has = [&](const Scored& scored) {
+    return std::any_of(list.begin(), list.end(), [&](const Scored& found) { return found.item == scored.item; });
+  };
+  const int64_t wanted = std::min(top_k, static_cast<int64_t>(truth.size()));
+  Loss loss{.missed = !has(truth[0])};
+  if (loss.missed) loss.gap = truth[0].score - list[0].score;
+  const auto found = std::count_if(truth.begin(), truth.begin() + wanted, has);
+  loss.overlap = static_cast<double>(found) / static_cast<double>(wanted);
+  return loss;
 }
 
 // Every item's score, best first.

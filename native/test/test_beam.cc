@@ -110,6 +110,79 @@ TEST_CASE("beam: equals the plain beam at every width, more beams than items inc
   }
 }
 
+TEST_CASE("beam: equals the plain beam at every width from one to all items, and with a width of its own per level") {
+  const Case c = make_case(24, 8, 3);
+  const auto next = [&](const reference::Prefix& p) { return c.logits(p); };
+  for (const auto normaliser : kBoth) {
+    const bool full = normaliser == ScoreNormaliser::full;
+    const auto check = [&](const BeamWidths& beams, const reference::Widths& widths) {
+      check_equal(search(c, {.beams = beams, .top_k = widths.back(), .normaliser = normaliser}),
+                  reference::beam_search(c.catalogue, widths, full, next));
+    };
+    for (int64_t beams = 1; beams <= 26; ++beams) {
+      CAPTURE(beams);
+      check(beams, {beams, beams, beams});
+      // The same width at every level is that width.
+      check(std::vector<int64_t>{beams, beams, beams}, {beams, beams, beams});
+    }
+    for (const reference::Widths& widths : std::vector<reference::Widths>{
+             {1, 8, 24}, {8, 1, 24}, {2, 5, 3}, {7, 3, 3}, {3, 17, 5}, {1, 1, 24}, {30, 30, 1}, {4, 24, 24}}) {
+      CAPTURE(widths[0]);
+      CAPTURE(widths[1]);
+      check(widths, widths);
+    }
+  }
+}
+
+TEST_CASE("beam: a width per level is another search than its ends") {
+  const Case c = make_case(300, 12);
+  const auto narrow = search(c, {.beams = 2, .top_k = 2});
+  const auto wide = search(c, {.beams = std::vector<int64_t>{50, 50, 50, 2}, .top_k = 2});
+  const auto next = [&](const reference::Prefix& p) { return c.logits(p); };
+  const auto truth = reference::exhaustive(c.catalogue, true, next);
+  CHECK(wide[0].item == truth[0].item);
+  CHECK(narrow[0].item != truth[0].item);
+}
+
+TEST_CASE("beam: a least score drops what is below it and nothing else") {
+  for (uint64_t seed = 40; seed < 44; ++seed) {
+    const Case c = make_case(120, seed);
+    const auto all = search(c, {.beams = 120, .top_k = 120});
+    for (const size_t kept : {0u, 1u, 17u, 120u}) {
+      const float least = kept == 0 ? all[0].score + 1.0f : all[kept - 1].score;
+      const auto above = search(c, {.beams = 120, .top_k = 120, .least_score = least});
+      REQUIRE(above.size() == kept);
+      for (size_t i = 0; i < kept; ++i) CHECK(above[i].item == all[i].item);
+    }
+  }
+}
+
+TEST_CASE("beam: logits brought in parts choose as those brought at once") {
+  const Case c = make_case(60, 17, 2);
+  const ItemTrie trie = c.trie();
+  Beam whole(trie, {.beams = 9, .top_k = 9}), parts(trie, {.beams = 9, .top_k = 9});
+  const auto root = c.logits({});
+  REQUIRE(whole.expand({root.data(), kVocabulary, kVocabulary}));
+  REQUIRE(parts.expand({root.data(), kVocabulary, kVocabulary}));
+  std::vector<float> rows;
+  for (const Hypothesis& h : whole.live()) {
+    const auto logits = c.logits({h.token});
+    rows.insert(rows.end(), logits.begin(), logits.end());
+  }
+  const auto live = static_cast<int64_t>(whole.live().size());
+  REQUIRE(whole.expand({rows.data(), kVocabulary, kVocabulary}));
+  for (int64_t first = 0; first < live; first += 3) {
+    const int64_t count = std::min<int64_t>(3, live - first);
+    REQUIRE(parts.add({rows.data() + first * kVocabulary, kVocabulary, kVocabulary}, first, count));
+  }
+  parts.close_level();
+  REQUIRE(parts.result().size() == whole.result().size());
+  for (size_t i = 0; i < whole.result().size(); ++i) {
+    CHECK(parts.result()[i].item == whole.result()[i].item);
+    CHECK(parts.result()[i].score == whole.result()[i].score);
+  }
+}
+
 TEST_CASE("beam: topK cuts the same list shorter") {
   const Case c = make_case(300, 11);
   const auto all = search(c, {.beams = 20, .top_k = 20});
@@ -201,6 +274,15 @@ TEST_CASE("beam: options that do not fit are refused") {
   CHECK_THROWS_WITH_AS(Beam(trie, {.beams = 5, .top_k = 6}),
                        "rank: expected 1 <= topK <= beams, got topK 6 and beams 5", JobFailure);
   CHECK_THROWS_AS(Beam(trie, {.beams = 0, .top_k = 0}), JobFailure);
+  using List = std::vector<int64_t>;
+  CHECK_THROWS_WITH_AS(Beam(trie, {.beams = List{9, 9, 9}, .top_k = 5}),
+                       "rank: expected beams to be a number or a list of one width for each of the 4 levels of the "
+                       "ids, got a list of 3",
+                       JobFailure);
+  CHECK_THROWS_WITH_AS(Beam(trie, {.beams = List{9, 9, 9, 4}, .top_k = 5}),
+                       "rank: expected 1 <= topK <= beams, got topK 5 and beams 4 at the last level", JobFailure);
+  CHECK_THROWS_WITH_AS(Beam(trie, {.beams = List{9, 0, 9, 9}, .top_k = 5}), "rank: expected beams of at least 1, got 0",
+                       JobFailure);
   CHECK_THROWS_WITH_AS(parse_score_normaliser("half"),
                        "rank: expected scoreNormaliser \"full\" or \"valid\", got \"half\"", JobFailure);
 }

@@ -89,6 +89,38 @@ TEST_CASE("rank: equals exhaustive scoring at full width; the loss at 20 beams i
   MESSAGE("search loss at 20 beams, 120 items: best item missed for ", missed, " of 9 users");
 }
 
+TEST_CASE("rank: equals the plain beam with a width per level, at every number of threads") {
+  const Model model = rank_test::make_model({.items = 60, .levels = 3, .width = 8}, 21);
+  const Prompts prompts = rank_test::make_prompts(model, {5, 1, 12, 7, 3, 3, 9, 2, 6, 4}, 22);
+  for (const auto normaliser : {ScoreNormaliser::full, ScoreNormaliser::valid}) {
+    for (const reference::Widths& widths :
+         std::vector<reference::Widths>{{8, 30, 10}, {2, 60, 6}, {8, 3, 3}, {1, 5, 5}}) {
+      CAPTURE(widths[0]);
+      const BeamOptions beam{.beams = widths, .top_k = widths.back(), .normaliser = normaliser};
+      const auto lists = rank(model, prompts, beam, 1);
+      for (int64_t user = 0; user < 10; ++user) {
+        const bool full = normaliser == ScoreNormaliser::full;
+        check_list(lists, user, widths.back(),
+                   reference::beam_search(model.catalogue, widths, full, model.next_logits(prompts.prompt(user))));
+      }
+      for (const int threads : {2, 3}) {
+        const auto more = rank(model, prompts, beam, threads);
+        CHECK(more.items == lists.items);
+        CHECK(more.scores == lists.scores);
+      }
+    }
+  }
+}
+
+TEST_CASE("rank: a list with the same width at every level gives the bytes of the number") {
+  const Model model = rank_test::make_model({.items = 90, .width = 6}, 23);
+  const Prompts prompts = rank_test::make_prompts(model, {5, 17, 3, 9}, 24);
+  const auto number = rank(model, prompts, {.beams = 12, .top_k = 10});
+  const auto list = rank(model, prompts, {.beams = std::vector<int64_t>(4, 12), .top_k = 10});
+  CHECK(list.items == number.items);
+  CHECK(list.scores == number.scores);
+}
+
 TEST_CASE("rank: every decoder shape: grouped heads, tied embeddings, one layer, one level, many levels") {
   struct Shape {
     rank_test::ModelShape model;

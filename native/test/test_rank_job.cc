@@ -27,6 +27,7 @@ class RecordingHost : public JobHost {
     steps.push_back(step);
     total = steps_total;
     users += metrics.at("users");
+    if (metrics.count("search_loss_prompts") != 0) compared += metrics.at("search_loss_prompts");
   }
   void on_log(const char*, const std::string&) override {}
   void on_checkpoint(int64_t, const std::filesystem::path&, double) override { FAIL("rank writes no checkpoints"); }
@@ -35,7 +36,7 @@ class RecordingHost : public JobHost {
 
   std::vector<int64_t> steps;
   int64_t total = 0;
-  double users = 0.0;
+  double users = 0.0, compared = 0.0;
   uint32_t control = kControlNone;
   int questions = 0, aborted_after = 1 << 30;
 };
@@ -65,7 +66,8 @@ class Bench {
     write_prompts(prompts, folder_.path() / "prompts");
     for (const char* name : {"model", "vocabulary", "prompts"}) spec.inputs[name] = folder_.path() / name;
     spec.kind = "rank";
-    spec.recipe = {{"beams", 9}, {"topK", 6}, {"scoreNormaliser", "full"}, {"first", 0}, {"count", 12}};
+    spec.recipe = {{"beams", 9}, {"topK", 6},  {"scoreNormaliser", "full"}, {"searchLossPrompts", 0},
+                   {"first", 0}, {"count", 12}};
     spec.threads = 2;
     spec.scratch_dir = folder_.path();
   }
@@ -160,6 +162,30 @@ TEST_CASE("rank job: more places than items are padded with -1 and the stated sc
   CHECK(outcome.summary.at("shortLists") == 12);
 }
 
+TEST_CASE("rank job: the search loss is in summary and events, and neither it nor a list of widths moves a byte") {
+  const Model model = rank_test::make_model({.items = 40, .width = 6}, 43);
+  Bench bench(model, rank_test::make_prompts(model, kLengths, 44));
+  const JobOutcome without = bench.run();
+  CHECK(without.summary.at("searchLoss").is_null());
+  CHECK(bench.host.compared == 0.0);
+  bench.spec.recipe["searchLossPrompts"] = 5;
+  const JobOutcome with = bench.run();
+  CHECK(bench.host.compared == 5.0);
+  const Json& loss = with.summary.at("searchLoss");
+  CHECK(loss.at("prompts") == 5);
+  CHECK(loss.at("givenUp") == 0);
+  CHECK(loss.at("overlap").get<double>() > 0.0);
+  CHECK(bytes_of(with.outputs.at("lists")) == bytes_of(without.outputs.at("lists")));
+  bench.spec.recipe["beams"] = {9, 9, 9, 9};
+  const JobOutcome listed = bench.run();
+  CHECK(bytes_of(listed.outputs.at("lists")) == bytes_of(without.outputs.at("lists")));
+  CHECK(listed.summary == with.summary);
+  for (const int threads : {1, 3}) {
+    bench.spec.threads = threads;
+    CHECK(bench.run().summary == with.summary);
+  }
+}
+
 // A base of fewer tokens than the run's vocabulary, and an adapter over it with a B that is not zero.
 struct Adapted {
   Model model;  // adapter not merged
@@ -246,6 +272,11 @@ TEST_CASE("rank job: bad recipes and inputs are named") {
   CHECK(mentions(with("topK", 10), "topK 10 and beams 9"));
   CHECK(mentions(with("beams", 0), "`beams`"));
   CHECK(mentions(with("beams", 2.5), "`beams`"));
+  CHECK(mentions(with("beams", Json::array({9, 9, 9})), "each of the 4 levels of the ids, got a list of 3"));
+  CHECK(mentions(with("beams", Json::array()), "got a list of 0"));
+  CHECK(mentions(with("beams", Json::array({9, 9, 9, 5})), "topK 6 and beams 5 at the last level"));
+  CHECK(mentions(with("beams", Json::array({9, 9, "9", 9})), "`beams`, got \"9\""));
+  CHECK(mentions(with("searchLossPrompts", -1), "`searchLossPrompts`"));
   CHECK(mentions(with("scoreNormaliser", "none"), "got \"none\""));
   CHECK(mentions(with("scoreNormaliser", 3), "`scoreNormaliser`, got 3"));
   CHECK(mentions(with("count", 13), "within the 12 prompts, got first 0 and count 13"));

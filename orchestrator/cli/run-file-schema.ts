@@ -126,9 +126,14 @@ const tune = fields({
 });
 
 const rank = fields({
-  beams: count(10_000),
+  beams: z
+    .union([count(10_000), z.array(count(10_000)).min(1)])
+    .describe('Hypotheses kept after each level of an id: a number, or a list with one for each of codebooks.levels.'),
   topK: count(10_000),
   scoreNormaliser: z.enum(['full', 'valid']),
+  searchLossPrompts: whole().describe(
+    'Prompts of a shard whose lists are held against an exact search, to report what pruning costs; 0 for none.',
+  ),
   shardPrompts: count().describe('Prompts per independent shard; part of the result, so it never follows the fleet.'),
 });
 

@@ -69,6 +69,21 @@ describe('errors name file, line and column', () => {
       `${SIMULATED}rank:\n  topK: 60\n`,
       'run.yaml:4:9: rank.topK: expected at most beams (50), got 60',
     ],
+    [
+      'a list of beams of another length than the levels',
+      `${SIMULATED}rank: { beams: [64, 50, 50] }\n`,
+      'run.yaml:3:16: rank.beams: expected a number or one width for each of the 4 levels, got 3 widths',
+    ],
+    [
+      'a last width below the list',
+      `${SIMULATED}rank: { beams: [64, 64, 64, 40] }\n`,
+      'run.yaml:3:7: rank.topK: expected at most beams (of the last level, 40), got 50',
+    ],
+    [
+      'a width that is no count',
+      `${SIMULATED}rank: { beams: [64, 0, 50, 50] }\n`,
+      'run.yaml:3:21: rank.beams.1: expected a number at least 1, got 0',
+    ],
     ['a missing data folder', 'name: t\ndata: no-such-folder\n', 'run.yaml:2:7: data: expected a data folder at'],
     [
       'a missing model folder',
@@ -195,6 +210,12 @@ describe('the plan', () => {
     expect(other.recipes).toEqual(plain.recipes);
     expect(other.fleet).toMatchObject({ min: 3, max: 9 });
     expect(other.checkpointIntervalSteps).toEqual({ ...PLAN_DEFAULTS.checkpoints, tune: 1 });
+  });
+
+  test('a width of the beam for each level reaches the recipe, and so does the number of compared prompts', () => {
+    const text = `${SIMULATED}rank: { beams: [64, 100, 80, 50], searchLossPrompts: 0 }\n`;
+    const { plan } = resolveRun(parseRunFile({ file: 'r', text }), { baseFolder: '.' });
+    expect(plan.recipes.rank).toMatchObject({ beams: [64, 100, 80, 50], topK: 50, searchLossPrompts: 0 });
   });
 
   test('survives JSON, as what travels through Temporal must', () => {

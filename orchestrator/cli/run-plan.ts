@@ -202,7 +202,18 @@ function checkRecipes(recipes: Recipes): Finding[] {
     ['tune', 'minLearningRate'],
     `expected at most learningRate (${tune.learningRate}), got ${tune.minLearningRate}`,
   );
-  expect(rank.topK <= rank.beams, ['rank', 'topK'], `expected at most beams (${rank.beams}), got ${rank.topK}`);
+  const widths = typeof rank.beams === 'number' ? [rank.beams] : rank.beams;
+  expect(
+    typeof rank.beams === 'number' || widths.length === codebooks.levels,
+    ['rank', 'beams'],
+    `expected a number or one width for each of the ${codebooks.levels} levels, got ${widths.length} widths`,
+  );
+  const lastWidth = widths.at(-1) ?? 0;
+  expect(
+    rank.topK <= lastWidth,
+    ['rank', 'topK'],
+    `expected at most beams (${typeof rank.beams === 'number' ? '' : 'of the last level, '}${lastWidth}), got ${rank.topK}`,
+  );
   expect(
     evaluate.k.every((k, index) => index === 0 || k > (evaluate.k[index - 1] ?? 0)),
     ['evaluate', 'k'],

@@ -5,11 +5,23 @@ import type { Metrics } from '../telemetry/metrics.js';
 import { STEP_NUMBERS } from '../telemetry/registry.js';
 import type { FleetRegistry } from './registry.js';
 
+/** Shards of the fan-out of `rank` (workflows/rank-shards.ts). */
+const RANK_JOB = /\/rank\/[a-z_]+\/\d+$/;
 const ENDED_STATES = new Set(['done', 'failed', 'cancelled']);
 
 interface CodebooksSummary {
   levels: { usage: number; perplexity: number; deadCodes: number }[];
   uniqueRateBeforeFit: number;
+}
+
+interface RankSummary {
+  searchLoss: {
+    prompts: number;
+    givenUp: number;
+    bestMissed: number | null;
+    bestGap: number | null;
+    overlap: number | null;
+  } | null;
 }
 
 export class RunMetrics {
@@ -38,6 +50,7 @@ export class RunMetrics {
     } else if (event.rank === 0 && event.finished != null) {
       metrics.inc('collimate_jobs_total', { run, stage, outcome: 'finished' });
       if (jobId?.endsWith('/codebooks') === true) this.#codebooks(run, event.finished.resultJson);
+      if (jobId !== undefined && RANK_JOB.test(jobId)) this.#searchLoss({ run, stage }, event.finished.resultJson);
     } else if (event.failed != null) {
       metrics.inc('collimate_jobs_total', { run, stage, outcome: 'failed' });
     }
@@ -53,6 +66,19 @@ export class RunMetrics {
       this.#metrics.set('collimate_codebook_dead_codes', { run, level }, deadCodes);
     }
     this.#metrics.set('collimate_codebook_collision_ratio', { run }, 1 - summary.uniqueRateBeforeFit);
+  }
+
+  /** The means that the summary of a rank shard holds, as sums: shards add up. */
+  #searchLoss(labels: { run: string; stage: string }, resultJson: string): void {
+    const { summary } = JSON.parse(resultJson) as { summary: RankSummary };
+    if (summary.searchLoss === null) return;
+    const { prompts, givenUp, bestMissed, bestGap, overlap } = summary.searchLoss;
+    const metrics = this.#metrics;
+    metrics.inc('collimate_search_compared_prompts_total', labels, prompts);
+    metrics.inc('collimate_search_uncompared_prompts_total', labels, givenUp);
+    metrics.inc('collimate_search_missed_prompts_total', labels, Math.round((bestMissed ?? 0) * prompts));
+    metrics.inc('collimate_search_best_gap_total', labels, (bestGap ?? 0) * prompts);
+    metrics.inc('collimate_search_overlap_total', labels, (overlap ?? 0) * prompts);
   }
 
   incident(run: string, { stage, cause }: Incident): void {

@@ -83,7 +83,14 @@ export type TuneRecipe = {
   seed: number;
 };
 
-export type RankRecipe = { beams: number; topK: number; scoreNormaliser: 'full' | 'valid' };
+export type RankRecipe = {
+  /** Hypotheses kept after each level of an id: one number for all, or a list with one for each level. */
+  beams: number | number[];
+  topK: number;
+  scoreNormaliser: 'full' | 'valid';
+  /** Prompts of a shard whose lists are held against an exact search, so that the cost of pruning is known; 0 for none. */
+  searchLossPrompts: number;
+};
 
 /** Values tried on the validation events; every combination is scored. */
 export type CooccurrenceGrid = { windows: number[]; backwardWeights: number[]; historyDecays: number[] };
@@ -181,7 +188,7 @@ export function defaultRecipes(
       precision: 'fp32',
       seed,
     },
-    rank: { beams: 50, topK: 50, scoreNormaliser: 'full' },
+    rank: { beams: 50, topK: 50, scoreNormaliser: 'full', searchLossPrompts: 8 },
     evaluate: {
       cooccurrence: { windows: [5, 20], backwardWeights: [0.4, 0.8], historyDecays: [0.4, 0.6, 0.8] },
       k: [1, 5, 10, 20],

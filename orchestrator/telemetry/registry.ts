@@ -66,6 +66,12 @@ export const METRICS = {
   collimate_codebook_dead_codes: { type: 'gauge', unit: 'none', labels: ['run', 'level'], exporter: 'controller', help: 'Codes of a level that no item has.' },
   collimate_codebook_collision_ratio: { type: 'gauge', unit: 'ratio', labels: ['run'], exporter: 'controller', help: 'Items whose code tuple was not unique before the fit.' },
 
+  collimate_search_compared_prompts_total: { type: 'counter', unit: 'none', labels: ['run', 'stage'], exporter: 'controller', help: 'Ranked prompts whose list was compared with that of an exact search.' },
+  collimate_search_uncompared_prompts_total: { type: 'counter', unit: 'none', labels: ['run', 'stage'], exporter: 'controller', help: 'Ranked prompts whose exact search was given up, since it would have needed too many prefixes.' },
+  collimate_search_missed_prompts_total: { type: 'counter', unit: 'none', labels: ['run', 'stage'], exporter: 'controller', help: 'Of the compared prompts, those whose best item the beam missed.' },
+  collimate_search_best_gap_total: { type: 'counter', unit: 'none', labels: ['run', 'stage'], exporter: 'controller', help: 'Sum over the compared prompts of what the best item scores above the best that the beam found.' },
+  collimate_search_overlap_total: { type: 'counter', unit: 'none', labels: ['run', 'stage'], exporter: 'controller', help: 'Sum over the compared prompts of the share of the exact list that the beam found.' },
+
   collimate_worker_busy: { type: 'gauge', unit: 'none', labels: [], exporter: 'worker', help: '1 while a job holds the lease.' },
   collimate_worker_jobs_total: { type: 'counter', unit: 'none', labels: ['kind', 'outcome'], exporter: 'worker', help: 'Jobs ended on this worker; outcome finished, stopped or failed.' },
   collimate_worker_step_duration_seconds: { type: 'histogram', unit: 'seconds', labels: ['run', 'stage'], exporter: 'worker', help: 'Wall time of a step on this worker.', buckets: STEP_SECONDS },

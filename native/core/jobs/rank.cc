@@ -2,6 +2,8 @@
 //
 // 1. A shard is short: no checkpoints are written, and a request to stop is answered by finishing it.
 // 2. One step = one group of kGroupUsers prompts. Groups finish in any order; `lists` is in prompt order.
+// 3. The search loss is measured beside the lists and never alters them; its sums run in prompt order.
+#include <map>
 #include <string>
 #include <vector>
 
@@ -23,13 +25,25 @@ std::string recipe_text(const Json& recipe, const char* name) {
                  (recipe.contains(name) ? recipe.at(name).dump() : "nothing"));
 }
 
+// A number, or a list of one width per level.
+BeamWidths recipe_beams(const Json& recipe) {
+  if (!recipe.contains("beams") || !recipe.at("beams").is_array())
+    return recipe_integer(recipe, "beams", {1, kBeamsMax});
+  std::vector<int64_t> widths;
+  // One by one through the same checks, under the list's name.
+  for (const Json& width : recipe.at("beams"))
+    widths.push_back(recipe_integer({{"beams", width}}, "beams", {1, kBeamsMax}));
+  return widths;
+}
+
 RankRequest read_recipe(const Json& recipe) {
   RankRequest request;
-  request.beam.beams = recipe_integer(recipe, "beams", {1, kBeamsMax});
+  request.beam.beams = recipe_beams(recipe);
   request.beam.top_k = recipe_integer(recipe, "topK", {1, kBeamsMax});
   request.beam.normaliser = parse_score_normaliser(recipe_text(recipe, "scoreNormaliser"));
   request.first = recipe_integer(recipe, "first", {0});
   request.count = recipe_integer(recipe, "count", {1});
+  request.search_loss_prompts = recipe_integer(recipe, "searchLossPrompts", {0});
   return request;
 }
 
@@ -59,6 +73,15 @@ PromptSet read_prompts(const SafetensorsFile& file) {
       std::to_string(tokens) + " tokens; render again");
 }
 
+Json describe(const SearchLoss& loss) {
+  Json described = {{"prompts", loss.compared}, {"givenUp", loss.given_up}};
+  const auto mean = [&](double sum) { return loss.compared > 0 ? Json(sum / double(loss.compared)) : Json(nullptr); };
+  described["bestMissed"] = mean(double(loss.missed));
+  described["bestGap"] = mean(loss.gap_sum);
+  described["overlap"] = mean(loss.overlap_sum);
+  return described;
+}
+
 Json summary_of(const RankRequest& request, const RankedLists& lists) {
   double top_scores = 0.0;
   int64_t short_lists = 0;
@@ -67,9 +90,25 @@ Json summary_of(const RankRequest& request, const RankedLists& lists) {
     top_scores += static_cast<double>(lists.scores[at]);
     if (lists.items[at + static_cast<size_t>(request.beam.top_k) - 1] < 0) ++short_lists;
   }
+  SearchLoss loss;
+  for (const PromptLoss& prompt : lists.losses) loss.add(prompt);
   return {{"users", request.count},
           {"meanTopScore", top_scores / static_cast<double>(request.count)},
-          {"shortLists", short_lists}};
+          {"shortLists", short_lists},
+          {"searchLoss", request.search_loss_prompts > 0 ? describe(loss) : Json(nullptr)}};
+}
+
+std::map<std::string, double> metrics_of(const GroupDone& done) {
+  std::map<std::string, double> metrics = {{"users", static_cast<double>(done.users)},
+                                           {"mean_top_score", done.top_score_sum / static_cast<double>(done.users)}};
+  const SearchLoss& loss = done.search_loss;
+  if (loss.compared == 0) return metrics;
+  const auto compared = static_cast<double>(loss.compared);
+  metrics["search_loss_prompts"] = compared;
+  metrics["search_loss_best_missed"] = static_cast<double>(loss.missed) / compared;
+  metrics["search_loss_best_gap"] = loss.gap_sum / compared;
+  metrics["search_loss_overlap"] = loss.overlap_sum / compared;
+  return metrics;
 }
 
 }  // namespace
@@ -89,10 +128,7 @@ JobOutcome run_rank(JobContext& context) {
   const RankHooks hooks{.on_group =
                             [&](const GroupDone& done) {
                               steps = done.groups_total;
-                              context.host().on_step(
-                                  done.groups, done.groups_total,
-                                  {{"users", static_cast<double>(done.users)},
-                                   {"mean_top_score", done.top_score_sum / static_cast<double>(done.users)}});
+                              context.host().on_step(done.groups, done.groups_total, metrics_of(done));
                             },
                         .check = [&] { context.throw_if_aborted(); }};
   const RankedLists lists = rank_prompts(context.pool(), request, hooks);

@@ -15,15 +15,26 @@ ScoreNormaliser parse_score_normaliser(const std::string& name) {
   fail_bad_input("rank: expected scoreNormaliser \"full\" or \"valid\", got \"" + name + "\"");
 }
 
-Beam::Beam(const ItemTrie& trie, const BeamOptions& options) : trie_(trie), options_(options), live_(1) {
-  if (options.beams < 1 || options.top_k < 1 || options.top_k > options.beams) {
-    fail_bad_input("rank: expected 1 <= topK <= beams, got topK " + std::to_string(options.top_k) + " and beams " +
-                   std::to_string(options.beams));
+void BeamWidths::check(int64_t levels, int64_t top_k) const {
+  if (per_level_ && static_cast<int64_t>(widths_.size()) != levels) {
+    fail_bad_input("rank: expected beams to be a number or a list of one width for each of the " +
+                   std::to_string(levels) + " levels of the ids, got a list of " + std::to_string(widths_.size()));
+  }
+  for (const int64_t width : widths_) {
+    if (width < 1) fail_bad_input("rank: expected beams of at least 1, got " + std::to_string(width));
+  }
+  if (top_k < 1 || top_k > last()) {
+    fail_bad_input("rank: expected 1 <= topK <= beams, got topK " + std::to_string(top_k) + " and beams " +
+                   std::to_string(last()) + (per_level_ ? " at the last level" : ""));
   }
 }
 
+Beam::Beam(const ItemTrie& trie, const BeamOptions& options) : trie_(trie), options_(options), live_(1) {
+  options.beams.check(trie.levels(), options.top_k);
+}
+
 int64_t Beam::live_max(const ItemTrie& trie, const BeamOptions& options, int64_t level) {
-  return std::min(options.beams, trie.nodes_at(level));
+  return level == 0 ? 1 : std::min(options.beams.after(level - 1), trie.nodes_at(level));
 }
 
 int64_t Beam::columns(const ItemTrie& trie, ScoreNormaliser normaliser, int64_t level, int64_t vocabulary) {
@@ -31,45 +42,54 @@ int64_t Beam::columns(const ItemTrie& trie, ScoreNormaliser normaliser, int64_t 
 }
 
 bool Beam::expand(const Logits& logits) {
-  if (!collect(logits)) return false;
+  if (!add(logits, 0, static_cast<int64_t>(live_.size()))) return false;
+  close_level();
+  return true;
+}
+
+void Beam::close_level() {
   ++level_;
   if (level_ == trie_.levels()) {
     keep_items();
   } else {
     keep_hypotheses();
   }
-  return true;
+  candidates_.clear();
 }
 
-bool Beam::collect(const Logits& logits) {
-  candidates_.clear();
+bool Beam::add(const Logits& logits, int64_t first, int64_t count) {
   const bool full = options_.normaliser == ScoreNormaliser::full;
   std::vector<float> valid;
-  for (size_t h = 0; h < live_.size(); ++h) {
-    const float* row = logits.rows + static_cast<int64_t>(h) * logits.stride;
-    const ItemTrie::EdgeRange range = trie_.edges(live_[h].node);
+  for (int64_t h = first; h < first + count; ++h) {
+    const Hypothesis& hypothesis = live_[static_cast<size_t>(h)];
+    const float* row = logits.rows + (h - first) * logits.stride;
+    const ItemTrie::EdgeRange range = trie_.edges(hypothesis.node);
     valid.clear();
     for (int64_t edge = range.first; edge < range.first + range.count; ++edge) {
       valid.push_back(row[full ? trie_.edge_token(edge) : trie_.edge_column(edge)]);
     }
+    // Of the whole row under `full`, for every hypothesis: there is no exact way round it. The sum over a vocabulary
+    // needs each of its logits, and a bound on those left out would make scores depend on how the bound was found.
     const float normaliser =
         full ? ops::log_sum_exp({row, static_cast<size_t>(logits.columns)}) : ops::log_sum_exp(valid);
     for (int64_t i = 0; i < range.count; ++i) {
-      const float score = live_[h].score + (valid[static_cast<size_t>(i)] - normaliser);
+      const float score = hypothesis.score + (valid[static_cast<size_t>(i)] - normaliser);
       if (!std::isfinite(score)) return false;
-      candidates_.push_back({score, static_cast<int32_t>(h), range.first + i});
+      if (score >= options_.least_score) candidates_.push_back({score, static_cast<int32_t>(h), range.first + i});
     }
   }
   return true;
 }
 
 void Beam::keep_hypotheses() {
-  const auto kept = std::min(candidates_.size(), static_cast<size_t>(options_.beams));
+  const auto kept = std::min(candidates_.size(), static_cast<size_t>(options_.beams.after(level_ - 1)));
   const auto better = [](const Candidate& a, const Candidate& b) {
     return a.score != b.score ? a.score > b.score : a.edge < b.edge;
   };
-  std::ranges::nth_element(candidates_, candidates_.begin() + static_cast<std::ptrdiff_t>(kept) - 1, better);
-  candidates_.resize(kept);
+  if (kept < candidates_.size()) {
+    std::ranges::nth_element(candidates_, candidates_.begin() + static_cast<std::ptrdiff_t>(kept) - 1, better);
+    candidates_.resize(kept);
+  }
   std::ranges::sort(candidates_, better);
   live_.clear();
   for (const Candidate& c : candidates_) {

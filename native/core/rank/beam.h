@@ -5,13 +5,15 @@
 //    length penalty.
 // 2. Order is total: higher score first, then (inside the search) the lower token path, (in the result) the lower item.
 //    The last level picks the result directly, so ties at its cut follow the item index too.
-// 3. Every valid continuation of every live hypothesis is a candidate; with as many beams as items the search is
-// exhaustive.
+// 3. Every valid continuation of every live hypothesis is a candidate. No log-probability is above 0, so no
+//    continuation beats its prefix: a search that keeps every prefix down to a score finds every item down to it.
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/rank/trie.h"
@@ -30,10 +32,30 @@ ScoreNormaliser parse_score_normaliser(const std::string& name);
 // score.
 inline constexpr float kPaddingScore = -1e30f;
 
+// How many hypotheses stay after each level: one number for all, or a list with one for each level. The last level
+// gives the result, cut at top_k; its width is only a bound.
+class BeamWidths {
+ public:
+  BeamWidths() = default;
+  BeamWidths(int64_t all) : widths_{all} {}
+  BeamWidths(std::vector<int64_t> per_level) : widths_(std::move(per_level)), per_level_(true) {}
+
+  int64_t after(int64_t level) const { return widths_[per_level_ ? static_cast<size_t>(level) : 0]; }
+  int64_t last() const { return widths_.empty() ? 0 : widths_.back(); }
+  // JobFailure(bad_input) unless every width is at least 1, top_k is in 1..last() and a list has one width a level.
+  void check(int64_t levels, int64_t top_k) const;
+
+ private:
+  std::vector<int64_t> widths_;
+  bool per_level_ = false;
+};
+
 struct BeamOptions {
-  int64_t beams = 0;
-  int64_t top_k = 0;  // <= beams
+  BeamWidths beams;
+  int64_t top_k = 0;  // <= beams.last()
   ScoreNormaliser normaliser = ScoreNormaliser::full;
+  // Hypotheses and items below it are dropped, however few are left.
+  float least_score = -std::numeric_limits<float>::infinity();
 };
 
 struct Hypothesis {
@@ -69,6 +91,10 @@ class Beam {
   };
   // One level. False when a logit or a score is not finite; the beam is then of no further use.
   [[nodiscard]] bool expand(const Logits& logits);
+  // The same in parts, for rows whose logits are too many to be held at once: hypotheses [first, first + count), in
+  // order, then the choice among all.
+  [[nodiscard]] bool add(const Logits& logits, int64_t first, int64_t count);
+  void close_level();
 
   // After the last level: at most top_k items, best first.
   std::span<const RankedItem> result() const { return result_; }
@@ -79,7 +105,6 @@ class Beam {
     int32_t parent;
     int64_t edge;
   };
-  bool collect(const Logits& logits);
   void keep_hypotheses();
   void keep_items();
 

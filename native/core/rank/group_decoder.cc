@@ -16,7 +16,7 @@ GroupDecoder::GroupDecoder(const Options& options)
       config_(options.parameters->config()),
       scale_(1.0f / std::sqrt(static_cast<float>(config_.head_dim))),
       prompt_lengths_(static_cast<size_t>(options.users)) {
-  const auto floats = [](std::vector<float>& buffer, int64_t rows, int64_t width) {
+  const auto floats = [](auto& buffer, int64_t rows, int64_t width) {
     buffer.resize(static_cast<size_t>(rows * width));
   };
   const int64_t users = options.users;

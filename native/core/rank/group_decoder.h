@@ -13,6 +13,7 @@
 #include <span>
 #include <vector>
 
+#include "core/large_buffer.h"
 #include "core/model/parameters.h"
 #include "core/ops.h"
 #include "core/pool.h"
@@ -79,14 +80,14 @@ class GroupDecoder {
   int64_t steps_ = 0;                    // taken since reset()
   std::vector<int64_t> step_rows_;       // [steps_]: rows per user of each
   std::vector<int64_t> prompt_lengths_;  // [users]; 0: empty
-  std::vector<float> prompt_kv_;         // [layers, users, 2, prompt_max, kv_dim]
-  std::vector<float> step_kv_;           // [layers, steps_max, 2, users * rows_max, kv_dim]
+  LargeBuffer<float> prompt_kv_;         // [layers, users, 2, prompt_max, kv_dim]
+  LargeBuffer<float> step_kv_;           // [layers, steps_max, 2, users * rows_max, kv_dim]
   std::vector<int32_t> ancestors_;       // [users, rows_max, steps_max], rows packed by steps_
   std::vector<int32_t> ancestors_before_;
   std::vector<float> last_x_, last_h_;  // [users, C]: input and normed input of the last layer
   // Scratch, for max(prompt_max, users * rows_max) rows.
   std::vector<int32_t> tokens_, positions_;
-  std::vector<float> x_, delta_, h_, qkv_, attention_, gate_up_, act_, scores_;
+  LargeBuffer<float> x_, delta_, h_, qkv_, attention_, gate_up_, act_, scores_;
 };
 
 }  // namespace collimate

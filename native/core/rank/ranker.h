@@ -7,6 +7,7 @@
 // 2. The head is one product per level over the hypotheses of a group: all rows of the head under `full`, only the rows
 // of
 //    tokens that occur at that level under `valid`.
+// 3. Lists that are compared with exact ones (search_loss.h) are the same bytes as those that are not.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +18,7 @@
 #include "core/model/parameters.h"
 #include "core/pool.h"
 #include "core/rank/beam.h"
+#include "core/rank/search_loss.h"
 #include "core/rank/trie.h"
 
 namespace collimate {
@@ -37,18 +39,21 @@ struct RankRequest {
   const ItemTrie* trie = nullptr;
   const PromptSet* prompts = nullptr;
   BeamOptions beam;
-  int64_t first = 0, count = 0;  // of the prompts
+  int64_t first = 0, count = 0;     // of the prompts
+  int64_t search_loss_prompts = 0;  // of the shard whose lists are compared with exact ones
 };
 
 struct RankedLists {
-  std::vector<int32_t> items;  // [count, top_k], -1 behind the end
-  std::vector<float> scores;   // [count, top_k], kPaddingScore behind the end
+  std::vector<int32_t> items;      // [count, top_k], -1 behind the end
+  std::vector<float> scores;       // [count, top_k], kPaddingScore behind the end
+  std::vector<PromptLoss> losses;  // of compared_prompts()
 };
 
 struct GroupDone {
   int64_t groups = 0, groups_total = 0;  // finished so far, this one included
   int64_t users = 0;                     // in this group
   double top_score_sum = 0.0;            // of their best items
+  SearchLoss search_loss{};              // of those that were compared
 };
 
 // Called by one thread at a time, from the pool's threads, in the order in which groups finish.
