@@ -1,6 +1,7 @@
 // Speed and memory of one `tune` step: lanes, reduction, clipping and AdamW included; reading examples, metrics and
 // checkpoints not. Random weights and tokens.
-// One JSON line per case. Usage: bench_tune [--threads N] [--lanes N] [--steps N] [--bf16] [part of a case's name ...]
+// One JSON line per case. Usage: bench_tune [--threads N] [--lanes N] [--steps N] [--bf16] [--recompute] [part of a
+// case's name ...]
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -33,7 +34,13 @@ int64_t peak_bytes() {
   return usage.ru_maxrss * int64_t{1024};
 }
 
-void measure(const TrainingCase& work, int threads, bool bf16) {
+struct Variant {
+  int threads = 2;
+  bool bf16 = false, recompute = false;
+};
+
+void measure(const TrainingCase& work, const Variant& variant) {
+  const auto [threads, bf16, recompute] = variant;
   Pool pool(threads);
   prepare_compute_thread();
   Parameters::Options options{.config = DecoderConfig::from_shape(work.shape, work.vocabulary),
@@ -52,7 +59,7 @@ void measure(const TrainingCase& work, int threads, bool bf16) {
   std::vector<Decoder> decoders;
   for (int i = 0; i < at_once; ++i) {
     decoders.emplace_back(parameters, pool, *std::max_element(work.lengths.begin(), work.lengths.end()),
-                          packed ? &*packed : nullptr);
+                          Decoder::Options{.bf16 = packed ? &*packed : nullptr, .recompute = recompute});
   }
   Optimizer optimizer(parameters, {.beta2 = 0.95, .weight_decay = 0.1, .clip_norm = 1.0});
   LaneReducer reducer({.lanes = work.lanes, .elements = parameters.trained_elements(), .scalars = 1, .pool = &pool});
@@ -79,30 +86,32 @@ void measure(const TrainingCase& work, int threads, bool bf16) {
   const auto tokens = static_cast<double>(work.tokens());
   const double median = seconds[seconds.size() / 2];
   std::printf(
-      "{\"work\":\"%s\",\"precision\":\"%s\",\"unit\":\"tok/"
+      "{\"work\":\"%s\",\"precision\":\"%s\",\"recompute\":%s,\"unit\":\"tok/"
       "s\",\"best\":%.1f,\"median\":%.1f,\"threads\":%d,\"lanes\":%d,\"tokens\":%.0f,"
       "\"labels\":%lld,\"gflop_s\":%.1f,\"peak_mb\":%.0f,\"loss\":%.6f}\n",
-      work.name.c_str(), bf16 ? "bf16" : "fp32", tokens / seconds.front(), tokens / median, threads, work.lanes, tokens,
-      static_cast<long long>(labels), step_flop(work, parameters.config(), labels) / median * 1e-9,
-      static_cast<double>(peak_bytes()) * 1e-6, loss);
+      work.name.c_str(), bf16 ? "bf16" : "fp32", recompute ? "true" : "false", tokens / seconds.front(),
+      tokens / median, threads, work.lanes, tokens, static_cast<long long>(labels),
+      step_flop(work, parameters.config(), labels) / median * 1e-9, static_cast<double>(peak_bytes()) * 1e-6, loss);
   std::fflush(stdout);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  int threads = 2, lanes = 0, steps = 0;
-  bool bf16 = false;
+  Variant variant;
+  int lanes = 0, steps = 0;
   std::vector<std::string> wanted;
   for (int i = 1; i < argc; ++i) {
     if (i + 1 < argc && std::strcmp(argv[i], "--threads") == 0) {
-      threads = std::max(1, std::atoi(argv[++i]));
+      variant.threads = std::max(1, std::atoi(argv[++i]));
     } else if (i + 1 < argc && std::strcmp(argv[i], "--lanes") == 0) {
       lanes = std::max(1, std::atoi(argv[++i]));
     } else if (i + 1 < argc && std::strcmp(argv[i], "--steps") == 0) {
       steps = std::max(1, std::atoi(argv[++i]));
     } else if (std::strcmp(argv[i], "--bf16") == 0) {
-      bf16 = true;
+      variant.bf16 = true;
+    } else if (std::strcmp(argv[i], "--recompute") == 0) {
+      variant.recompute = true;
     } else {
       wanted.emplace_back(argv[i]);
     }
@@ -113,7 +122,7 @@ int main(int argc, char** argv) {
                         });
     if (lanes > 0) work.lanes = lanes;
     if (steps > 0) work.timed_steps = steps;
-    if (chosen) measure(work, threads, bf16);
+    if (chosen) measure(work, variant);
   }
   return 0;
 }

@@ -28,7 +28,7 @@ struct Result {
 
 Result run(const Parameters& parameters, const Bf16Weights* bf16) {
   Pool pool(2);
-  Decoder decoder(parameters, pool, 16, bf16);
+  Decoder decoder(parameters, pool, 16, {.bf16 = bf16});
   Result result;
   result.gradient.assign(static_cast<size_t>(parameters.trained_elements()), 0.0f);
   result.logits = decoder.logits(tiny_batch());

@@ -188,7 +188,7 @@ export function defaultRecipes(
       precision: 'fp32',
       seed,
     },
-    rank: { beams: 50, topK: 50, scoreNormaliser: 'full', searchLossPrompts: 8 },
+    rank: { beams: 50, topK: 50, scoreNormaliser: 'full', searchLossPrompts: 4 },
     evaluate: {
       cooccurrence: { windows: [5, 20], backwardWeights: [0.4, 0.8], historyDecays: [0.4, 0.6, 0.8] },
       k: [1, 5, 10, 20],

@@ -12,6 +12,7 @@
 #include "core/atomic_file.h"
 #include "core/failure.h"
 #include "core/job.h"
+#include "core/jobs/lane_plan.h"
 #include "core/jobs/tune_recipe.h"
 #include "core/lanes.h"
 #include "core/memory.h"
@@ -79,7 +80,7 @@ class Tuner {
                   .pool = &context.pool()}) {
     if (context.spec().resume_dir) resume(*context.spec().resume_dir);
     if (recipe_.bf16) bf16_weights_.emplace(parameters_, context.pool());
-    add_decoder();
+    choose_lane_plan();
   }
 
   JobOutcome run() {
@@ -103,7 +104,7 @@ class Tuner {
       labels += examples_.labels_of(example);
       tokens += examples_.tokens_of(example);
     }
-    reducer_.compute(lanes_at_once_, [&](const LaneReducer::Lane& lane) { return run_lane(batch, lane, labels); });
+    reducer_.compute(lane_plan_.at_once, [&](const LaneReducer::Lane& lane) { return run_lane(batch, lane, labels); });
     const LaneReducer::Result sum = reducer_.reduce(step_, context_.host().take_control());
     const double loss = sum.scalars[0] / static_cast<double>(labels);
     const double norm = std::sqrt(ops::sum_squares(context_.pool(), sum.gradient));
@@ -113,7 +114,6 @@ class Tuner {
                      {.step = step_, .learning_rate = learning_rate, .gradient = sum.gradient, .gradient_norm = norm});
     if (bf16_weights_) bf16_weights_->refresh(context_.pool());
     losses_.push_back(static_cast<float>(loss));
-    if (lanes_at_once_ == 1) choose_lanes_at_once();
     ++step_;
     context_.host().on_step(step_, recipe_.steps,
                             {{"loss", loss},
@@ -139,20 +139,57 @@ class Tuner {
   }
 
   // A lane to each thread wastes less than all threads on one lane, if there are lanes enough and memory for their
-  // activations. What a lane needs is known once one step has been made.
-  void choose_lanes_at_once() {
+  // activations.
+  void choose_lane_plan() {
     const int threads = context_.pool().threads();
-    if (threads == 1 || reducer_.range().count < threads) return;
-    const double lane_bytes = 1.25 * static_cast<double>(decoders_[0].workspace_bytes()) +
-                              static_cast<double>(parameters_.trained_elements()) * sizeof(float);
-    const double more = kMemoryShare * static_cast<double>(available_memory_bytes()) / lane_bytes;
-    lanes_at_once_ = static_cast<int>(std::min<double>(threads, 1.0 + std::floor(more)));
-    while (static_cast<int>(decoders_.size()) < lanes_at_once_) add_decoder();
+    const int64_t gradient = parameters_.trained_elements() * static_cast<int64_t>(sizeof(float));
+    Decoder::WorkspaceShape shape = largest_lane();
+    // Lanes of later epochs may be somewhat larger.
+    const auto lane_bytes = [&](bool recompute) {
+      shape.recompute = recompute;
+      return Decoder::workspace_bytes(parameters_, shape) / 4 * 5 + gradient;
+    };
+    const LaneMemory memory{
+        .kept_bytes = lane_bytes(false),
+        .recomputed_bytes = lane_bytes(true),
+        .available_bytes = static_cast<int64_t>(kMemoryShare * static_cast<double>(available_memory_bytes())),
+        .lanes_wanted = reducer_.range().count < threads ? 1 : threads};
+    lane_plan_ = plan_lanes(memory, recompute_setting());
+    if (lane_plan_.recompute) {
+      context_.host().on_log("info", "tune: activations are recomputed in the backward; a lane needs " +
+                                         std::to_string(memory.recomputed_bytes >> 20) + " MiB instead of " +
+                                         std::to_string(memory.kept_bytes >> 20) + " MiB, and " +
+                                         std::to_string(memory.available_bytes >> 20) + " MiB may be used");
+    }
+    for (int i = 0; i < lane_plan_.at_once; ++i) add_decoder();
+  }
+
+  // The most rows and the most labels that a lane of this rank has in the coming epoch.
+  Decoder::WorkspaceShape largest_lane() const {
+    ExampleOrder order(
+        {.examples = examples_.count(), .batch_sequences = recipe_.batch_sequences, .seed = recipe_.seed});
+    const int64_t epoch_steps = examples_.count() / recipe_.batch_sequences + 1;
+    Decoder::WorkspaceShape largest;
+    for (int64_t step = step_; step < std::min(recipe_.steps, step_ + epoch_steps); ++step) {
+      const std::vector<int64_t> batch = order.batch(step);
+      for (int lane = 0; lane < reducer_.range().count; ++lane) {
+        const LaneSlice slice = lane_slice(recipe_.batch_sequences, recipe_.lanes, reducer_.range().first + lane);
+        int64_t rows = 0, labels = 0;
+        for (int64_t j = slice.begin; j < slice.end; ++j) {
+          rows += examples_.tokens_of(batch[static_cast<size_t>(j)]);
+          labels += examples_.labels_of(batch[static_cast<size_t>(j)]);
+        }
+        largest.rows = std::max(largest.rows, rows);
+        largest.labels = std::max(largest.labels, labels);
+      }
+    }
+    return largest;
   }
 
   void add_decoder() {
-    decoders_.emplace_back(parameters_, context_.pool(), examples_.longest(),
-                           bf16_weights_ ? &*bf16_weights_ : nullptr);
+    decoders_.emplace_back(
+        parameters_, context_.pool(), examples_.longest(),
+        Decoder::Options{.bf16 = bf16_weights_ ? &*bf16_weights_ : nullptr, .recompute = lane_plan_.recompute});
   }
 
   void check_finite(double loss, double norm, const std::vector<int64_t>& batch) const {
@@ -244,7 +281,7 @@ class Tuner {
   LaneReducer reducer_;
   std::optional<Bf16Weights> bf16_weights_;  // packed from parameters_; empty in fp32
   std::vector<Decoder> decoders_;            // by slot of the reducer
-  int lanes_at_once_ = 1;
+  LanePlan lane_plan_;
   std::vector<float> losses_;
   int64_t step_ = 0;  // updates applied
 };

@@ -1,58 +1,39 @@
-// Bump allocation over a few chunks that are merged between steps.
+// Bump allocation in one block, which is replaced when a pass needs more.
 #include "core/model/arena.h"
 
-#include <algorithm>
 #include <new>
+#include <string>
 
 #include "core/failure.h"
 
 namespace collimate {
 
-namespace {
-constexpr int64_t kAlignFloats = 16;
-constexpr int64_t kChunkFloats = int64_t{1} << 20;
-int64_t round_up(int64_t n) { return (n + kAlignFloats - 1) / kAlignFloats * kAlignFloats; }
-}  // namespace
-
-Arena::Chunk Arena::make_chunk(int64_t elements) {
-  Chunk chunk;
+void Arena::reset(int64_t elements) {
+  used_ = 0;
+  if (elements <= static_cast<int64_t>(memory_.size())) return;
+  memory_ = {};  // before the new one comes: nothing in it is wanted
   try {
-    chunk.memory.resize(static_cast<size_t>(elements));
+    memory_.resize(static_cast<size_t>(elements));
   } catch (const std::bad_alloc&) {
-    throw JobFailure(FailureCause::out_of_memory,
-                     "activations need " + std::to_string(elements * 4) +
-                         " more bytes than there are; use more lanes or shorter sequences");
+    throw JobFailure(
+        FailureCause::out_of_memory,
+        "activations need " + std::to_string(elements * 4) +
+            " bytes, more than there are; set COLLIMATE_RECOMPUTE=on, use more lanes or shorter sequences");
   }
-  chunk.size = elements;
-  return chunk;
 }
 
 float* Arena::take(int64_t elements) {
-  const int64_t wanted = round_up(elements);
-  if (chunks_.empty() || chunks_.back().used + wanted > chunks_.back().size) {
-    chunks_.push_back(make_chunk(std::max(wanted, kChunkFloats)));
+  const int64_t begin = used_;
+  used_ += rounded(elements);
+  if (used_ > static_cast<int64_t>(memory_.size())) {
+    throw JobFailure(FailureCause::internal, "a pass takes more activations than it was laid out with");
   }
-  Chunk& chunk = chunks_.back();
-  float* taken = chunk.memory.data() + chunk.used;
-  chunk.used += wanted;
-  return taken;
+  return memory_.data() + begin;
 }
 
-void Arena::reset() {
-  int64_t total = 0;
-  for (const Chunk& chunk : chunks_) total += chunk.size;
-  if (chunks_.size() > 1) {
-    chunks_.clear();
-    chunks_.push_back(make_chunk(total));
-  } else if (!chunks_.empty()) {
-    chunks_[0].used = 0;
-  }
-}
-
-int64_t Arena::bytes() const {
-  int64_t total = 0;
-  for (const Chunk& chunk : chunks_) total += chunk.size * static_cast<int64_t>(sizeof(float));
-  return total;
+int64_t Arena::rounded(int64_t elements) {
+  constexpr int64_t kLineFloats = 16;
+  return (elements + kLineFloats - 1) / kLineFloats * kLineFloats;
 }
 
 }  // namespace collimate

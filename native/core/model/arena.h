@@ -1,8 +1,7 @@
-// Float buffers for one step, taken in order and given back all at once, so that steps reuse the same memory.
+// Float buffers for one pass, taken in order and given back all at once, so that passes reuse the same memory.
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "core/large_buffer.h"
 
@@ -10,20 +9,18 @@ namespace collimate {
 
 class Arena {
  public:
+  // All buffers are given back; from here on `elements` floats can be taken, each buffer counted as `rounded`.
+  void reset(int64_t elements);
   // Uninitialised floats, 64-byte aligned; valid until reset().
   float* take(int64_t elements);
-  // All buffers are given back. After the first step the arena is one chunk as large as a step needs.
-  void reset();
-  // What the arena holds, in use or not.
-  int64_t bytes() const;
+  // What a buffer of so many floats takes up.
+  static int64_t rounded(int64_t elements);
+  // What the arena holds, in use or not: that of the largest pass so far.
+  int64_t bytes() const { return static_cast<int64_t>(memory_.size() * sizeof(float)); }
 
  private:
-  struct Chunk {
-    LargeBuffer<float> memory;
-    int64_t size = 0, used = 0;
-  };
-  static Chunk make_chunk(int64_t elements);
-  std::vector<Chunk> chunks_;
+  LargeBuffer<float> memory_;
+  int64_t used_ = 0;
 };
 
 }  // namespace collimate

@@ -21,10 +21,10 @@ void PackedBatch::add(std::span<const int32_t> sequence, std::span<const uint8_t
   offsets.push_back(rows());
 }
 
-Decoder::Decoder(const Parameters& parameters, Pool& pool, int64_t positions, const Bf16Weights* bf16)
+Decoder::Decoder(const Parameters& parameters, Pool& pool, int64_t positions, const Options& options)
     : parameters_(parameters),
       pool_(pool),
-      bf16_(bf16),
+      options_(options),
       rope_(ops::make_rope_table(parameters.config().rope_inverse_frequency(), positions)) {
   parameters.config().check_length(positions);
 }

@@ -3,6 +3,9 @@
 // 1. Logits exist only at labelled rows, a chunk of rows at a time.
 // 2. The bytes of loss and gradient are functions of parameters, batch and dropout stream alone.
 // 3. One path for frozen, low-rank and full parameters: a matrix gets a gradient if and only if it is trained.
+// 4. With recompute a layer's activations are made again in the backward, by the same calls on the same inputs: the
+// same
+//    bytes, for a fraction of the memory and the time of most of another forward.
 #pragma once
 
 #include <cstdint>
@@ -40,10 +43,16 @@ struct DropoutSpec {
 // Not for two threads at once: a decoder owns the workspace of a pass. Several may share parameters and pool.
 class Decoder {
  public:
+  struct Options {
+    // Packed from these parameters: the products of linear layers and of the head are then of bf16 values (weight
+    // gradients, attention and all else stay fp32). Null: fp32.
+    const Bf16Weights* bf16 = nullptr;
+    bool recompute = false;
+  };
   // `positions`: longest sequence that will come. Parameters are read at each call, so an update is seen at once.
-  // With `bf16`, packed from these parameters, the products of linear layers and of the head are of bf16 values (weight
-  // gradients, attention and all else stay fp32).
-  Decoder(const Parameters& parameters, Pool& pool, int64_t positions, const Bf16Weights* bf16 = nullptr);
+  Decoder(const Parameters& parameters, Pool& pool, int64_t positions, const Options& options);
+  Decoder(const Parameters& parameters, Pool& pool, int64_t positions)
+      : Decoder(parameters, pool, positions, Options()) {}
 
   // Sum of the losses at labelled rows; adds loss_scale * gradient to the flat gradient (trained elements).
   struct GradientArgs {
@@ -53,8 +62,14 @@ class Decoder {
   };
   double forward_backward(const PackedBatch& batch, const GradientArgs& args);
 
-  // What one pass has needed so far; it is kept for the next.
+  // What the largest pass so far has needed; it is kept for the next.
   int64_t workspace_bytes() const { return arena_.bytes(); }
+  // The same for a pass to come.
+  struct WorkspaceShape {
+    int64_t rows = 0, labels = 0;
+    bool recompute = false, forward_only = false;
+  };
+  static int64_t workspace_bytes(const Parameters& parameters, const WorkspaceShape& shape);
 
   // Logits at the labelled rows, [N, V], without dropout.
   std::vector<float> logits(const PackedBatch& batch);
@@ -65,17 +80,27 @@ class Decoder {
   struct HeadNorm;
   struct Site;  // one linear layer in use
 
+  template <typename Take>  // take(elements): a buffer
+  static void lay_out(const Parameters& parameters, const WorkspaceShape& shape, Pass& pass, const Take& take);
+  void lay_out(Pass& pass);
+  // Rows of logits held at once: about 16 MiB, between 64 and 1024 rows; a function of the vocabulary alone.
+  static int64_t logits_rows(int64_t vocabulary);
   void forward(Pass& pass);
   void forward_attention(Pass& pass, int64_t number);
   void forward_mlp(Pass& pass, int64_t number);
+  void attend(const Pass& pass, int64_t number);
+  void expand(const Pass& pass, int64_t number);
+  void recompute_attention(const Pass& pass, int64_t number);
+  void recompute_mlp(const Pass& pass, int64_t number);
   void norm(Pass& pass, int weight, float* sum, float* normed, float* inverse_rms);
+  void norm_again(const Pass& pass, int weight, const float* sum, float* normed, float* inverse_rms);
   double head_forward_backward(Pass& pass);
   void backward(Pass& pass);
   void backward_mlp(Pass& pass, int64_t number);
   void backward_attention(Pass& pass, int64_t number);
   void backward_norm(Pass& pass, int weight, const float* sum, const float* inverse_rms);
   const float* branch_gradient(Pass& pass, int64_t site);
-  void norm_heads(Pass& pass, int64_t number);
+  void norm_heads(const Pass& pass, int64_t number);
   void backward_norm_heads(Pass& pass, int64_t number);
   void linear(const Pass& pass, const Site& site);
   void linear_fp32(const Pass& pass, const Site& site);
@@ -99,7 +124,7 @@ class Decoder {
 
   const Parameters& parameters_;
   Pool& pool_;
-  const Bf16Weights* bf16_;
+  Options options_;
   ops::RopeTable rope_;
   Arena arena_;
 };

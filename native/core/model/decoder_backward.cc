@@ -11,7 +11,7 @@ void Decoder::linear_backward(const Pass& pass, const Site& site) {
     ops::bias_backward(pool_,
                        {.rows = pass.batch.rows(), .width = site.out, .dy = site.dy, .dbias = gradient_of(pass, bias)});
   }
-  if (bf16_) return linear_backward_bf16(pass, site);
+  if (options_.bf16) return linear_backward_bf16(pass, site);
   linear_backward_fp32(pass, site);
 }
 
@@ -74,15 +74,14 @@ const float* Decoder::branch_gradient(Pass& pass, int64_t site) {
 void Decoder::backward(Pass& pass) {
   const DecoderConfig& c = parameters_.config();
   const int64_t rows = pass.batch.rows();
-  pass.dstream = arena_.take(rows * c.dim);
-  pass.dbranch = arena_.take(rows * c.dim);
-  pass.dinner = arena_.take(rows * std::max(c.ffn_dim, c.q_dim()));
-  pass.dqkv = arena_.take(rows * c.qkv_dim());
-  pass.dxa = arena_.take(3 * rows * std::max<int64_t>(parameters_.trainable().rank, 1));
   std::fill_n(pass.dstream, rows * c.dim, 0.0f);
   backward_norm(pass, parameters_.final_norm(), pass.final_in, pass.final_rms);
   for (int64_t i = c.layers; i-- > 0;) {
+    // What the last layer's forward left in the shared buffers is still there.
+    const bool again = options_.recompute && i + 1 < c.layers;
+    if (again) recompute_mlp(pass, i);
     backward_mlp(pass, i);
+    if (again) recompute_attention(pass, i);
     backward_attention(pass, i);
   }
   drop(pass, pass.dstream, 0);
@@ -94,6 +93,32 @@ void Decoder::backward(Pass& pass) {
                                   .tokens = pass.batch.tokens.data(),
                                   .dy = pass.dstream,
                                   .dtable = gradient_of(pass, parameters_.embedding())});
+}
+
+// The branch's output is not made again: the stream behind it was kept.
+void Decoder::recompute_mlp(const Pass& pass, int64_t number) {
+  const Layer& layer = pass.layers[static_cast<size_t>(number)];
+  norm_again(pass, parameters_.layers()[static_cast<size_t>(number)].mlp_norm, layer.mlp_in, layer.mlp_normed,
+             layer.mlp_rms);
+  expand(pass, number);
+}
+
+void Decoder::recompute_attention(const Pass& pass, int64_t number) {
+  const Layer& layer = pass.layers[static_cast<size_t>(number)];
+  norm_again(pass, parameters_.layers()[static_cast<size_t>(number)].attention_norm, layer.attention_in,
+             layer.attention_normed, layer.attention_rms);
+  attend(pass, number);
+}
+
+// normed = RMSNorm(sum), where `sum` is what the forward left.
+void Decoder::norm_again(const Pass& pass, int weight, const float* sum, float* normed, float* inverse_rms) {
+  ops::rmsnorm_forward(pool_, {.rows = pass.batch.rows(),
+                               .dim = parameters_.config().dim,
+                               .eps = parameters_.config().norm_eps,
+                               .x = sum,
+                               .weight = data(weight),
+                               .y = normed,
+                               .inverse_rms = inverse_rms});
 }
 
 void Decoder::backward_norm_heads(Pass& pass, int64_t number) {

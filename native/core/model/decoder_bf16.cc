@@ -7,8 +7,8 @@ std::vector<ops::Bf16Adapter> Decoder::bf16_adapters(const Site& site) const {
   std::vector<ops::Bf16Adapter> adapters;
   for (const Site::Part& part : site.parts) {
     if (part.numbers.lora_a < 0) continue;
-    adapters.push_back({.a = &bf16_->matrix(part.numbers.lora_a),
-                        .b = &bf16_->matrix(part.numbers.lora_b),
+    adapters.push_back({.a = &options_.bf16->matrix(part.numbers.lora_a),
+                        .b = &options_.bf16->matrix(part.numbers.lora_b),
                         .column = part.column,
                         .width = part.width,
                         .xa = part.xa});
@@ -19,7 +19,7 @@ std::vector<ops::Bf16Adapter> Decoder::bf16_adapters(const Site& site) const {
 void Decoder::linear_bf16(const Pass& pass, const Site& site) {
   const std::vector<ops::Bf16Adapter> adapters = bf16_adapters(site);
   ops::bf16_linear_forward(pool_, {.rows = pass.batch.rows(),
-                                   .weight = &bf16_->matrix(site.parts[0].numbers.weight),
+                                   .weight = &options_.bf16->matrix(site.parts[0].numbers.weight),
                                    .adapters = adapters,
                                    .x = site.x,
                                    .x_stride = site.in,
@@ -31,7 +31,7 @@ void Decoder::linear_backward_bf16(const Pass& pass, const Site& site) {
   const int64_t rows = pass.batch.rows(), rank = parameters_.trainable().rank;
   const std::vector<ops::Bf16Adapter> adapters = bf16_adapters(site);
   ops::bf16_linear_backward(pool_, {.rows = rows,
-                                    .weight = &bf16_->matrix(site.parts[0].numbers.weight),
+                                    .weight = &options_.bf16->matrix(site.parts[0].numbers.weight),
                                     .adapters = adapters,
                                     .dy = site.dy,
                                     .dy_stride = site.out,

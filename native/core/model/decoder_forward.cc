@@ -7,15 +7,8 @@
 
 namespace collimate {
 
-namespace {
-
-// Rows of logits held at once: about 16 MiB, between 64 and 1024 rows; a function of the vocabulary alone.
-int64_t logits_rows(int64_t vocabulary) { return std::clamp<int64_t>((int64_t{1} << 22) / vocabulary, 64, 1024); }
-
-}  // namespace
-
 void Decoder::linear(const Pass& pass, const Site& site) {
-  if (bf16_) {
+  if (options_.bf16) {
     linear_bf16(pass, site);
   } else {
     linear_fp32(pass, site);
@@ -76,48 +69,26 @@ void Decoder::forward(Pass& pass) {
                      " tokens here, got a longer one");
     }
   }
-  float* embedded = arena_.take(rows * c.dim);
   ops::embedding_forward(pool_, {.rows = rows,
                                  .dim = c.dim,
                                  .vocabulary = c.vocabulary,
                                  .table = data(parameters_.embedding()),
                                  .tokens = pass.batch.tokens.data(),
-                                 .y = embedded});
-  drop(pass, embedded, 0);
-  pass.stream = embedded;
-  pass.branch = arena_.take(rows * c.dim);
-  pass.layers.resize(static_cast<size_t>(c.layers));
+                                 .y = pass.embedded});
+  drop(pass, pass.embedded, 0);
+  pass.stream = pass.embedded;
   for (int64_t i = 0; i < c.layers; ++i) {
-    Layer& layer = pass.layers[static_cast<size_t>(i)];
-    layer.attention_in = i == 0 ? embedded : arena_.take(rows * c.dim);
-    for (float*& xa : layer.xa)
-      xa = parameters_.trainable().lora ? arena_.take(rows * parameters_.trainable().rank) : nullptr;
     forward_attention(pass, i);
     forward_mlp(pass, i);
   }
-  pass.final_in = arena_.take(rows * c.dim);
-  pass.final_normed = arena_.take(rows * c.dim);
-  pass.final_rms = arena_.take(rows);
   norm(pass, parameters_.final_norm(), pass.final_in, pass.final_normed, pass.final_rms);
 }
 
 void Decoder::forward_attention(Pass& pass, int64_t number) {
-  const DecoderConfig& c = parameters_.config();
-  const int64_t rows = pass.batch.rows();
-  Layer& layer = pass.layers[static_cast<size_t>(number)];
-  layer.attention_normed = arena_.take(rows * c.dim);
-  layer.attention_rms = arena_.take(rows);
+  const Layer& layer = pass.layers[static_cast<size_t>(number)];
   norm(pass, parameters_.layers()[static_cast<size_t>(number)].attention_norm, layer.attention_in,
        layer.attention_normed, layer.attention_rms);
-  layer.qkv = arena_.take(rows * c.qkv_dim());
-  Site qkv = qkv_site(layer, number);
-  qkv.y = layer.qkv;
-  linear(pass, qkv);
-  if (c.qk_norm) norm_heads(pass, number);
-  ops::rope(pool_, rope_args(pass, layer.qkv, /*inverse=*/false));
-  layer.attended = arena_.take(rows * c.q_dim());
-  layer.log_sum_exp = arena_.take(rows * c.heads);
-  ops::attention_forward(pool_, attention_args(pass, layer));
+  attend(pass, number);
   Site output = output_site(layer, number);
   output.y = pass.branch;
   linear(pass, output);
@@ -125,14 +96,23 @@ void Decoder::forward_attention(Pass& pass, int64_t number) {
   pass.branch_pending = true;
 }
 
+// From the normed input to the attention's output.
+void Decoder::attend(const Pass& pass, int64_t number) {
+  const Layer& layer = pass.layers[static_cast<size_t>(number)];
+  Site qkv = qkv_site(layer, number);
+  qkv.y = layer.qkv;
+  linear(pass, qkv);
+  if (parameters_.config().qk_norm) norm_heads(pass, number);
+  ops::rope(pool_, rope_args(pass, layer.qkv, /*inverse=*/false));
+  ops::attention_forward(pool_, attention_args(pass, layer));
+}
+
 // RMSNorm of each head of q and of k.
-void Decoder::norm_heads(Pass& pass, int64_t number) {
+void Decoder::norm_heads(const Pass& pass, int64_t number) {
   const DecoderConfig& c = parameters_.config();
   const int64_t rows = pass.batch.rows();
   const LayerNumbers& numbers = parameters_.layers()[static_cast<size_t>(number)];
-  Layer& layer = pass.layers[static_cast<size_t>(number)];
-  layer.q_norm = {arena_.take(rows * c.q_dim()), arena_.take(rows * c.heads)};
-  layer.k_norm = {arena_.take(rows * c.kv_dim()), arena_.take(rows * c.kv_heads)};
+  const Layer& layer = pass.layers[static_cast<size_t>(number)];
   ops::HeadNormForward args{.rows = rows,
                             .heads = c.heads,
                             .head_dim = c.head_dim,
@@ -152,30 +132,31 @@ void Decoder::norm_heads(Pass& pass, int64_t number) {
 }
 
 void Decoder::forward_mlp(Pass& pass, int64_t number) {
-  const DecoderConfig& c = parameters_.config();
-  const int64_t rows = pass.batch.rows();
-  Layer& layer = pass.layers[static_cast<size_t>(number)];
-  layer.mlp_in = arena_.take(rows * c.dim);
-  layer.mlp_normed = arena_.take(rows * c.dim);
-  layer.mlp_rms = arena_.take(rows);
+  const Layer& layer = pass.layers[static_cast<size_t>(number)];
   norm(pass, parameters_.layers()[static_cast<size_t>(number)].mlp_norm, layer.mlp_in, layer.mlp_normed, layer.mlp_rms);
-  layer.gate_up = arena_.take(rows * 2 * c.ffn_dim);
-  Site gate_up = gate_up_site(layer, number);
-  gate_up.y = layer.gate_up;
-  linear(pass, gate_up);
-  layer.act = arena_.take(rows * c.ffn_dim);
-  ops::swiglu_forward(pool_, {.rows = rows, .ffn_dim = c.ffn_dim, .gate_up = layer.gate_up, .act = layer.act});
+  expand(pass, number);
   Site down = down_site(layer, number);
   down.y = pass.branch;
   linear(pass, down);
   drop(pass, pass.branch, 2 + 2 * number);
 }
 
+// From the normed input to the activation.
+void Decoder::expand(const Pass& pass, int64_t number) {
+  const DecoderConfig& c = parameters_.config();
+  const Layer& layer = pass.layers[static_cast<size_t>(number)];
+  Site gate_up = gate_up_site(layer, number);
+  gate_up.y = layer.gate_up;
+  linear(pass, gate_up);
+  ops::swiglu_forward(pool_,
+                      {.rows = pass.batch.rows(), .ffn_dim = c.ffn_dim, .gate_up = layer.gate_up, .act = layer.act});
+}
+
 void Decoder::head_logits(const HeadRows& head) {
   const DecoderConfig& c = parameters_.config();
-  if (bf16_) {
+  if (options_.bf16) {
     ops::bf16_linear_forward(pool_, {.rows = head.rows,
-                                     .weight = &bf16_->matrix(parameters_.head()),
+                                     .weight = &options_.bf16->matrix(parameters_.head()),
                                      .x = head.hidden,
                                      .x_stride = c.dim,
                                      .y = head.logits,
@@ -194,9 +175,9 @@ void Decoder::head_logits(const HeadRows& head) {
 
 void Decoder::head_backward(const HeadRows& head) {
   const DecoderConfig& c = parameters_.config();
-  if (bf16_) {
+  if (options_.bf16) {
     ops::bf16_linear_backward(pool_, {.rows = head.rows,
-                                      .weight = &bf16_->matrix(parameters_.head()),
+                                      .weight = &options_.bf16->matrix(parameters_.head()),
                                       .dy = head.logits,
                                       .dy_stride = c.vocabulary,
                                       .dx = head.dhidden,
@@ -219,10 +200,8 @@ double Decoder::head_forward_backward(Pass& pass) {
   const int64_t labels = pass.batch.labels(), dim = c.dim, vocabulary = c.vocabulary;
   const Parameter& head = parameters_.at(parameters_.head());
   float* dweight = gradient_of(pass, parameters_.head());
-  float* hidden = arena_.take(labels * dim);
-  float* dhidden = arena_.take(labels * dim);
   const int64_t chunk_rows = logits_rows(vocabulary);
-  float* logits = arena_.take(std::min(chunk_rows, labels) * vocabulary);
+  float *hidden = pass.hidden, *dhidden = pass.dhidden, *logits = pass.logits;
   std::vector<double> losses(static_cast<size_t>(labels));
   ops::gather_rows(
       pool_,
@@ -257,26 +236,24 @@ double Decoder::head_forward_backward(Pass& pass) {
 
 std::vector<float> Decoder::logits(const PackedBatch& batch) {
   const DecoderConfig& c = parameters_.config();
-  arena_.reset();
   Pass pass{.batch = batch};
+  lay_out(pass);
   forward(pass);
-  float* hidden = arena_.take(batch.labels() * c.dim);
   ops::gather_rows(pool_, {.rows = batch.labels(),
                            .dim = c.dim,
                            .index = batch.label_rows.data(),
                            .from = pass.final_normed,
-                           .to = hidden});
+                           .to = pass.hidden});
   std::vector<float> logits(static_cast<size_t>(batch.labels() * c.vocabulary));
-  head_logits({.rows = batch.labels(), .hidden = hidden, .logits = logits.data()});
+  head_logits({.rows = batch.labels(), .hidden = pass.hidden, .logits = logits.data()});
   return logits;
 }
 
 double Decoder::forward_backward(const PackedBatch& batch, const GradientArgs& args) {
   if (batch.labels() == 0) return 0.0;
-  arena_.reset();
   Pass pass{.batch = batch, .args = &args};
+  lay_out(pass);
   forward(pass);
-  pass.dnormed = arena_.take(batch.rows() * parameters_.config().dim);
   const double loss = head_forward_backward(pass);
   backward(pass);
   return loss;

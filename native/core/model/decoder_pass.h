@@ -17,6 +17,7 @@ struct Decoder::HeadNorm {
   float *raw = nullptr, *inverse_rms = nullptr;  // [T, Q] or [T, K]; [T, heads]
 };
 
+// With recompute all but attention_in, mlp_in and xa are shared by all layers.
 struct Decoder::Layer {
   float *attention_in, *attention_normed, *attention_rms;  // [T, C], [T, C], [T]
   float *qkv, *attended, *log_sum_exp;                     // [T, Q + 2K], [T, Q], [T, H]
@@ -30,9 +31,12 @@ struct Decoder::Pass {
   const PackedBatch& batch;
   const GradientArgs* args = nullptr;  // null: no backward follows
   std::vector<Layer> layers{};
+  float* embedded = nullptr;  // [T, C], the first layer's input
   float *final_in = nullptr, *final_normed = nullptr, *final_rms = nullptr;
-  const float* stream = nullptr;  // residual stream so far, without `branch`
-  float* branch = nullptr;        // [T, C], output of the newest branch, still to be added
+  float *hidden = nullptr, *dhidden = nullptr;  // [N, C], at the labelled rows
+  float* logits = nullptr;                      // [at most logits_rows(), V]
+  const float* stream = nullptr;                // residual stream so far, without `branch`
+  float* branch = nullptr;                      // [T, C], output of the newest branch, still to be added
   bool branch_pending = false;
   float* dstream = nullptr;  // [T, C], gradient of the residual stream
   float* dnormed = nullptr;  // [T, C], gradient of a norm's output
