@@ -156,7 +156,7 @@ void add_bf16_cases(std::vector<Case>& list) {
   const int64_t qwen_dim = bench::kQwenShape.dim, qwen_ffn = bench::kQwenShape.ffn_dim;
   // An adapter on a panel of 32 columns, and one that begins inside one.
   for (const Shape& shape :
-       {Shape{"odd", Scale::tiny, 17, 35, 33}, Shape{"adapters", Scale::tiny, 17, 34, 40, 3, {32, 5}, 8},
+       {Shape{"odd", Scale::tiny, 17, 35, 33}, Shape{"adapters", Scale::tiny, 17, 18, 36, 3, {32, 5}, 4},
         Shape{"small, gate and up with adapters", Scale::bench, 512, dim, 2 * ffn, 16, {0, ffn}, ffn},
         Shape{"small, down with an adapter", Scale::bench, 512, ffn, dim, 16, {0}, dim},
         Shape{"qwen0.5b, down with an adapter", Scale::bench, 512, qwen_ffn, qwen_dim, 16, {0}, qwen_dim}}) {

@@ -248,7 +248,7 @@ Case bias_backward(const Shape& s) {
 
 void add_linear_cases(std::vector<Case>& list) {
   const int64_t dim = bench::kSmallShape.dim, ffn = bench::kSmallShape.ffn_dim;
-  const Shape odd{"odd", Scale::tiny, 33, 11, 9}, strided{"strided", Scale::tiny, 7, 6, 5, 3, 4};
+  const Shape odd{"odd", Scale::tiny, 19, 11, 9}, strided{"strided", Scale::tiny, 7, 6, 5, 3, 4};
   const Shape up{"small, gate and up", Scale::bench, 512, dim, 2 * ffn},
       down{"small, down", Scale::bench, 512, ffn, dim};
   const Shape qwen{"qwen0.5b, down", Scale::bench, 512, bench::kQwenShape.ffn_dim, bench::kQwenShape.dim};
