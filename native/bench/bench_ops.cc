@@ -3,7 +3,8 @@
 // Usage: bench_ops [--threads N] [--only TEXT]
 //        bench_ops --inputs FILE   writes the tiny cases' inputs, for test/parity/make_op_fixtures.py
 // 1. `roof` is the share of the roofline: (the larger of flop / peak and bytes / memory bandwidth) / least seconds. The
-//    peak is that of multiply-adds from registers, or that of a large product on the bf16 unit.
+//    peaks, which the first line states, are measured just before. That of flop is that of multiply-adds from
+//    registers, or that of a large product on the bf16 unit.
 // 2. Runs follow each other on the same tensors: what fits in a cache is in it, so a memory-bound op may exceed 1.
 // 3. Work is what the op needs at least (cases/case.h). Clustering counts every score, though most of its rounded
 //    products are on the bf16 unit where there is one.
@@ -91,6 +92,10 @@ int main(int argc, char** argv) {
   prepare_compute_thread();
   const bench::MachinePeaks peaks = bench::measure_peaks(threads);
   const bench::MachinePeaks one_thread = threads == 1 ? peaks : bench::measure_peaks(1);
+  std::printf(
+      "{\"machine\":\"%s\",\"threads\":%d,\"fma_gflop_s\":%.1f,\"bf16_gemm_gflop_s\":%.1f,\"read_gb_s\":%.1f}\n",
+      std::string(isa_name(selected_isa())).c_str(), threads, peaks.fma_gflop_s, peaks.bf16_gemm_gflop_s,
+      peaks.read_gb_s);
   Pool pool(threads);
   for (const cases::Backend& backend : cases::backends())
     for (const Case& one : cases::all_cases())

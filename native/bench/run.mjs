@@ -79,7 +79,7 @@ const isEncode = (n) => (line) => line.bench === 'rq_encode' && line.n === n;
 
 if (flags.ops) {
   const lines = ours('bench_ops', ['--threads', flags.threads, '--only', flags.only]);
-  for (const line of lines.toSorted((a, b) => a.roof - b.roof)) {
+  for (const line of lines.filter(({ work }) => work !== undefined).toSorted((a, b) => a.roof - b.roof)) {
     if (flags.json) console.log(JSON.stringify(line));
     else
       console.log(
