@@ -1,4 +1,5 @@
 // `npm run bench [-- --peers] [--threads N] [--json] [--only TEXT]`: the native benchmarks, and beside each the peer on the same work.
+// `npm run bench -- --ops [--threads N] [--json] [--only TEXT]`: each op alone against the machine's roofline (bench_ops), the furthest first.
 //
 // 1. Ours and the peer's run in turn, row by row, on the machine as it is; only ratios are worth keeping. Where a peer has
 //    several configurations each is run, ours before the first and after the last, and the best of the peer's counts.
@@ -17,6 +18,7 @@ const build = join(bench, '..', '..', 'build', 'native');
 const { values: flags } = parseArgs({
   options: {
     peers: { type: 'boolean', default: false },
+    ops: { type: 'boolean', default: false },
     threads: { type: 'string', default: '2' },
     json: { type: 'boolean', default: false },
     only: { type: 'string', default: '' },
@@ -74,6 +76,19 @@ const clustering = (work, matches, unit, bar, section) => ({
 });
 const isKmeans = (n) => (line) => line.bench === 'kmeans' && line.init === 'random' && line.n === n;
 const isEncode = (n) => (line) => line.bench === 'rq_encode' && line.n === n;
+
+if (flags.ops) {
+  const lines = ours('bench_ops', ['--threads', flags.threads, '--only', flags.only]);
+  for (const line of lines.filter(({ work }) => work !== undefined).toSorted((a, b) => a.roof - b.roof)) {
+    if (flags.json) console.log(JSON.stringify(line));
+    else
+      console.log(
+        `${line.work.padEnd(58)} ${line.us_min.toFixed(1).padStart(10)} µs ${line.gflop_s.toFixed(1).padStart(8)} GFLOP/s ` +
+          `${line.gb_s.toFixed(1).padStart(7)} GB/s ${(100 * line.roof).toFixed(1).padStart(6)} % of ${line.bound}`,
+      );
+  }
+  process.exit(lines.length > 0 ? 0 : 1);
+}
 
 const [machine] = ours('bench_machine', [flags.threads]);
 /** The bars are ratios that we mean to reach on every machine; `null`: none set. */

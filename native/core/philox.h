@@ -28,6 +28,10 @@ struct RandomStream {
 std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, uint32_t key0, uint32_t key1);
 // Four independent 32-bit words for counter `index` (< 2^32) of the stream.
 std::array<uint32_t, 4> philox4(const RandomStream& stream, uint32_t index);
+// The same for counters first .. first + kPhiloxLanes - 1, side by side in vector registers: words[w][lane].
+constexpr int kPhiloxLanes = 16;
+using PhiloxWords = std::array<std::array<uint32_t, kPhiloxLanes>, 4>;
+PhiloxWords philox4_lanes(const RandomStream& stream, uint32_t first);
 
 uint32_t random_u32(const RandomStream& stream, uint64_t index);
 // Uniform in [0, 1), 24 bits.

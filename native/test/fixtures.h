@@ -1,4 +1,4 @@
-// Where the parity fixtures lie (test/parity/fixtures).
+// Where the repository and its parity fixtures (test/parity/fixtures) lie.
 #pragma once
 
 #include <filesystem>
@@ -6,6 +6,7 @@
 
 namespace collimate {
 
+std::filesystem::path repository_root();
 std::filesystem::path parity_fixture(const std::string& name);
 
 }  // namespace collimate

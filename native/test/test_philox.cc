@@ -17,6 +17,15 @@ TEST_CASE("philox: the published known answers of philox4x32 with ten rounds") {
         Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1});
 }
 
+TEST_CASE("philox: lanes side by side are the counters one by one, also around the end of the counter") {
+  const RandomStream stream{.seed = 0x123456789abcdef0, .site = RandomSite::dropout, .stream = 0xfedcba9876543210};
+  for (const uint32_t first : {0u, 5u, 0x7ffffff8u, 0xfffffff8u}) {
+    const PhiloxWords words = philox4_lanes(stream, first);
+    for (uint32_t lane = 0; lane < kPhiloxLanes; ++lane)
+      for (size_t word = 0; word < 4; ++word) CHECK(words[word][lane] == philox4(stream, first + lane)[word]);
+  }
+}
+
 TEST_CASE("philox: seed, site, stream and index all matter") {
   const RandomStream base{.seed = 7, .site = RandomSite::test, .stream = 3};
   const uint32_t word = random_u32(base, 0);
