@@ -196,6 +196,42 @@ Case lora_backward(const Shape& s, int64_t rank) {
                {.input = "b", .gradient = "db"}}}};
 }
 
+Case lora_gradient(const Shape& s, int64_t rank) {
+  return {.op = "lora_gradient",
+          .name = std::string("lora_gradient/") + s.what,
+          .scale = s.scale,
+          .parameters = {{"scale", 2.0}},
+          .make =
+              [=] {
+                Maker make;
+                make.normal("x", {s.rows, s.x_stride()}).normal("xa", {s.rows, rank});
+                make.normal("dy", {s.rows, s.y_stride()}).normal("dxa", {s.rows, rank});
+                make.normal("da", {rank, s.in}, 1.0f, Role::accumulated);
+                make.normal("db", {s.out, rank}, 1.0f, Role::accumulated);
+                return make.tensors;
+              },
+          .run =
+              [=](Pool& pool, Tensors& t) {
+                ops::lora_gradient(pool, {.rows = s.rows,
+                                          .in = s.in,
+                                          .out = s.out,
+                                          .rank = rank,
+                                          .scale = 2.0f,
+                                          .x = t.f32("x"),
+                                          .x_stride = s.x_stride(),
+                                          .xa = t.f32("xa"),
+                                          .dy = t.f32("dy"),
+                                          .dy_stride = s.y_stride(),
+                                          .dxa = t.f32("dxa"),
+                                          .da = t.f32("da"),
+                                          .db = t.f32("db")});
+              },
+          .work = {.flop = 2.0 * static_cast<double>(s.rows * rank * (s.in + s.out)),
+                   .bytes = 4.0 * static_cast<double>(s.rows * (s.in + s.out))},
+          .tolerance = 2e-6,
+          .why = kWhy};
+}
+
 Case add_bias(const Shape& s) {
   return {.op = "add_bias",
           .name = std::string("add_bias/") + s.what,
@@ -259,9 +295,12 @@ void add_linear_cases(std::vector<Case>& list) {
   }
   for (const Shape& shape : {odd, strided}) list.push_back(lora_forward(shape, 3));
   for (const Shape& shape : {odd, strided}) list.push_back(lora_backward(shape, 3));
+  list.push_back(lora_gradient(strided, 3));
+  list.push_back(lora_gradient({"beyond one tile of rows and of columns", Scale::tiny, 70, 67, 5, 2, 1}, 6));
   for (const Shape& shape : {up, down, qwen}) {
     list.push_back(lora_forward(shape, 16));
     list.push_back(lora_backward(shape, 16));
+    list.push_back(lora_gradient(shape, 16));
   }
   for (const Shape& shape : {Shape{"odd, three blocks of rows", Scale::tiny, 131, 0, 5},
                              Shape{"qwen0.5b, q, k and v", Scale::bench, 512, 0, 18 * 64}}) {

@@ -86,6 +86,7 @@ const std::map<std::string, std::string> kNoGradient{
     {"linear_forward", "linear_backward"},
     {"add_bias", "bias_backward"},
     {"lora_forward", "lora_backward"},
+    {"lora_gradient", "lora_backward"},
     {"bf16_linear_forward", "bf16_linear_backward"},
     {"gather_rows", "scatter_rows"},
     {"inverse_norms", "masked_backward"},

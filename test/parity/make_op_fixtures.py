@@ -195,6 +195,12 @@ def lora_backward(t, p):
 
 
 @op
+def lora_gradient(t, p):
+    x, dy = t["x"][:, :t["da"].shape[1]], t["dy"][:, :t["db"].shape[0]]
+    return dict(da=t["da"] + t["dxa"].T @ x, db=t["db"] + p["scale"] * dy.T @ t["xa"])
+
+
+@op
 def add_bias(t, p):
     return dict(y=t["y"] + t["bias"])
 
