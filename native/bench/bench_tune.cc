@@ -54,7 +54,10 @@ void measure(const TrainingCase& work, const Variant& variant) {
   Parameters parameters(std::move(options));
   initialise_scratch(parameters, 1);
   std::optional<Bf16Weights> packed;
-  if (bf16) packed.emplace(parameters, pool);
+  if (bf16) {
+    packed.emplace(parameters, pool);
+    packed->release_frozen(parameters);
+  }
   const int at_once = std::min(threads, work.lanes);
   std::vector<Decoder> decoders;
   for (int i = 0; i < at_once; ++i) {

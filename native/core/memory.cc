@@ -1,6 +1,9 @@
 // Reads /proc/meminfo and the cgroup's limits (version 2).
 #include "core/memory.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <fstream>
 #include <limits>
@@ -43,5 +46,13 @@ int64_t cgroup_bytes() {
 }  // namespace
 
 int64_t available_memory_bytes() { return std::min(machine_bytes(), cgroup_bytes()); }
+
+void release_pages(std::span<float> values) {
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<uintptr_t>(values.data()) + page - 1) / page * page;
+  const auto end = reinterpret_cast<uintptr_t>(values.data() + values.size()) / page * page;
+  // A refusal costs memory and nothing else.
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
 
 }  // namespace collimate

@@ -95,6 +95,38 @@ TEST_CASE("decoder in bf16: weights that were refreshed are weights that were pa
   }
 }
 
+TEST_CASE("decoder in bf16: frozen matrices are let go without changing a byte; trained ones and the embedding stay") {
+  if (!has_unit()) return;
+  Pool pool(2);
+  for (const bool tie : {false, true}) {
+    CAPTURE(tie);
+    // Matrices of many pages.
+    Parameters parameters(
+        {.config = DecoderConfig::from_shape(
+             {.layers = 2, .dim = 64, .heads = 4, .kv_heads = 2, .ffn_dim = 256, .tie_embeddings = tie}, 400),
+         .trainable = {.lora = true, .rank = 4, .alpha = 8.0, .targets = {"q_proj", "down_proj"}},
+         .first_trained_row = 400});
+    const auto values = random_values(static_cast<int64_t>(parameters.values().size()), 12, 0.2f);
+    std::copy(values.begin(), values.end(), parameters.values().begin());
+    const Bf16Weights packed(parameters, pool);
+    const Result before = run(parameters, &packed);
+    packed.release_frozen(parameters);
+    const Result after = run(parameters, &packed);
+    CHECK(after.loss == before.loss);
+    CHECK(after.gradient == before.gradient);
+    CHECK(after.logits == before.logits);
+    for (int number = 0; number < static_cast<int>(parameters.all().size()); ++number) {
+      const Parameter& parameter = parameters.at(number);
+      CAPTURE(parameter.name);
+      const auto elements = static_cast<size_t>(parameter.elements());
+      const bool same =
+          std::equal(parameters.data(number), parameters.data(number) + elements, values.begin() + parameter.offset);
+      const bool let_go = parameter.train_rows == 0 && parameter.shape.size() == 2 && number != parameters.embedding();
+      CHECK(same == !let_go);
+    }
+  }
+}
+
 TEST_CASE("tune in bf16: threads, ranks and an interruption do not change the bytes; fp32 has others") {
   if (!has_unit()) return;
   const TemporaryFolder folder;

@@ -79,7 +79,10 @@ class Tuner {
                   .transport = context.transport(),
                   .pool = &context.pool()}) {
     if (context.spec().resume_dir) resume(*context.spec().resume_dir);
-    if (recipe_.bf16) bf16_weights_.emplace(parameters_, context.pool());
+    if (recipe_.bf16) {
+      bf16_weights_.emplace(parameters_, context.pool());
+      bf16_weights_->release_frozen(parameters_);
+    }
     choose_lane_plan();
   }
 

@@ -37,6 +37,7 @@ void Bf16Weights::add(const std::vector<int>& numbers, float factor) {
   matrix.source.factor = factor;
   // Parts of one matrix are all trained or all frozen.
   if (first.train_rows > 0) matrix.first_trained_row = first.train_first_row;
+  matrix.numbers = numbers;
   at_[static_cast<size_t>(numbers[0])] = static_cast<int>(matrices_.size());
   matrices_.push_back(std::move(matrix));
 }
@@ -45,6 +46,15 @@ void Bf16Weights::refresh(Pool& pool) {
   for (Matrix& matrix : matrices_) {
     if (matrix.first_trained_row < 0) continue;
     matrix.packed.pack_again(pool, matrix.source, matrix.first_trained_row);
+  }
+}
+
+void Bf16Weights::release_frozen(Parameters& parameters) const {
+  for (const Matrix& matrix : matrices_) {
+    if (matrix.first_trained_row >= 0) continue;
+    for (const int number : matrix.numbers) {
+      if (number != parameters.embedding()) parameters.release(number);
+    }
   }
 }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/failure.h"
+#include "core/memory.h"
 #include "core/philox.h"
 
 namespace collimate {
@@ -124,6 +125,14 @@ void Parameters::number_trained() {
 int Parameters::number_of(const std::string& name) const {
   const auto found = by_name_.find(name);
   return found == by_name_.end() ? -1 : found->second;
+}
+
+void Parameters::release(int number) {
+  const Parameter& parameter = at(number);
+  if (parameter.train_rows > 0) {
+    throw JobFailure(FailureCause::internal, "the memory of \"" + parameter.name + "\" cannot go: it is trained");
+  }
+  release_pages(std::span(data(number), static_cast<size_t>(parameter.elements())));
 }
 
 void initialise_scratch(Parameters& parameters, uint64_t seed) {

@@ -74,6 +74,8 @@ class Parameters {
 
   float* data(int number) { return values_.data() + at(number).offset; }
   const float* data(int number) const { return values_.data() + at(number).offset; }
+  // Gives the memory of a frozen parameter back, once something else holds what is needed of it: its values are lost.
+  void release(int number);
   std::span<float> values() { return values_; }
   std::span<const float> values() const { return values_; }
   int64_t trained_elements() const { return trained_elements_; }
