@@ -67,18 +67,18 @@ CentroidTable::CentroidTable(Pool& pool, std::span<const float> centroids, int64
   // Both the product and the definition err by less than this share of |x| |c| + |c|^2 / 2, whatever their order of
   // sums.
   const double sums = 2.0 * static_cast<double>(dim + 4) * kFloatUnit;
-  double rounding = 0.0;
   if (bf16_unit() != Bf16Unit::none) {
     panels_.pack(
         pool,
         {.values = centroids.data(), .transposed = true, .k = dim, .n = clusters(), .stride = dim, .factor = -1.0f});
-    rounding = 2.0 * kBf16Unit + kBf16Unit * kBf16Unit;  // of x and of c
+    product_rounding_ = 2.0 * kBf16Unit + kBf16Unit * kBf16Unit;  // of x and of c
   }
   constexpr double kSlack = 1.01;  // for the arithmetic of the bound itself
   double half_norm = 0.0;
   for (const float half : half_norms_) {
     const double norm = std::sqrt(2.0 * static_cast<double>(half));
-    relative_errors_.push_back(static_cast<float>(kSlack * (sums + rounding) * norm));
+    relative_errors_.push_back(static_cast<float>(kSlack * (sums + product_rounding_) * norm));
+    norms_.push_back(static_cast<float>(norm));
     half_norm = std::max(half_norm, static_cast<double>(half));
   }
   absolute_error_ = static_cast<float>(kSlack * sums * half_norm + kUnderflow);

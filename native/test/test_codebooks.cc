@@ -34,6 +34,7 @@ JobRequest request_in(const std::filesystem::path& folder) {
                      {"iterations", 12},
                      {"collaborativeWeight", 1.0},
                      {"textWeight", 0.5},
+                     {"beam", 1},
                      {"seed", 3}},
           .inputs = {{"collaborative", write_rows(folder / "collaborative.safetensors", collaborative, 12)},
                      {"text", write_rows(folder / "text.safetensors", clustered_rows(kItems, 7, 30, 0.3f), 7)}}};
@@ -124,8 +125,8 @@ TEST_CASE("codebooks job: it equals the one-call quantizer, works without text, 
       rows[i * 12 + c] = static_cast<float>(rows[i * 12 + c] / std::sqrt(norm));
   }
   Pool pool(1);
-  const ResidualQuantizer direct =
-      residual_quantize(pool, {rows.data(), kItems, 12}, {.levels = 3, .codes = 16, .iterations = 12, .seed = 3});
+  const ResidualQuantizer direct = residual_quantize(pool, RowMatrix{rows.data(), kItems, 12},
+                                                     {.levels = 3, .codes = 16, .iterations = 12, .seed = 3});
   CHECK(outcome.summary["relativeError"].get<double>() == doctest::Approx(direct.relative_error).epsilon(0.02));
   CHECK(file.f32("centroids", {3, 16, 12}).size() == direct.centroids.size());
 

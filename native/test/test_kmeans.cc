@@ -104,11 +104,11 @@ TEST_CASE("k-means: ties go to the lowest index") {
   const std::vector<float> rows = {0, 0, 1, 0, 0, 1};
   const std::vector<float> centroids = {1, 1, -1, 1, 1, 1, -1, 1, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 0.5f, 0.5f, 0.5f, 0.5f};
   std::vector<int32_t> assignment(3);
-  assign_rows(pool, {rows.data(), 3, 2}, std::span<const float>(centroids).first(8), assignment, {});
+  assign_rows(pool, RowMatrix{rows.data(), 3, 2}, std::span<const float>(centroids).first(8), assignment, {});
   CHECK(assignment == std::vector<int32_t>{0, 0, 0});
   // Beyond eight clusters (one vector of lanes): 9 and 10 are equal and nearest.
   std::vector<float> distance(3);
-  assign_rows(pool, {rows.data(), 3, 2}, centroids, assignment, distance);
+  assign_rows(pool, RowMatrix{rows.data(), 3, 2}, centroids, assignment, distance);
   CHECK(assignment == std::vector<int32_t>{9, 9, 9});
   CHECK(distance[0] == 0.5f);
 }
@@ -117,7 +117,7 @@ TEST_CASE("k-means: dead clusters are re-seeded from the worst-quantised rows") 
   Pool pool(1);
   const std::vector<float> rows = {0, 0, 1, 0, 0, 1, 100, 100, 90, 90};
   std::vector<float> centroids = {0, 0, -500, 0, -600, 0};
-  const LloydStep step = lloyd_step(pool, {rows.data(), 5, 2}, centroids);
+  const LloydStep step = lloyd_step(pool, RowMatrix{rows.data(), 5, 2}, centroids);
   CHECK(step.empty_clusters == 2);
   CHECK(std::vector<float>(centroids.begin() + 2, centroids.end()) == std::vector<float>{100, 100, 90, 90});
 }
@@ -127,7 +127,7 @@ TEST_CASE("k-means: duplicates and fewer rows than clusters are defined") {
   const std::vector<float> rows = {1, 2, 1, 2, 3, 4};
   for (const KMeansInit init : {KMeansInit::plus_plus, KMeansInit::random}) {
     const KMeansResult result =
-        kmeans(pool, {rows.data(), 3, 2}, {.clusters = 5, .iterations = 10, .seed = 1, .init = init});
+        kmeans(pool, RowMatrix{rows.data(), 3, 2}, {.clusters = 5, .iterations = 10, .seed = 1, .init = init});
     CHECK(result.final_objective == 0.0);
     CHECK(result.empty_clusters == 3);
     CHECK(result.converged);
@@ -141,7 +141,7 @@ TEST_CASE("k-means: bad input is named") {
   std::vector<float> rows = clustered_rows(300, 4, 3, 0.1f);
   const RowMatrix matrix{rows.data(), 300, 4};
   CHECK(cause_of(pool, matrix, {.clusters = 0}) == FailureCause::bad_input);
-  CHECK(cause_of(pool, {rows.data(), 0, 4}, {.clusters = 2}) == FailureCause::bad_input);
+  CHECK(cause_of(pool, RowMatrix{rows.data(), 0, 4}, {.clusters = 2}) == FailureCause::bad_input);
   CHECK(cause_of(pool, matrix, {.clusters = 2, .init = KMeansInit::given, .initial = rows}) == FailureCause::bad_input);
   for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity(), 1e30f}) {
     rows[250 * 4 + 1] = bad;

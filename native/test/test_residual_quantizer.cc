@@ -61,7 +61,7 @@ TEST_CASE("residual quantizer: wrong widths and codes out of range are bad input
   const std::vector<float> centroids(2 * 4 * 3, 1.0f);
   const ResidualCodebooks books{2, 4, 3, centroids};
   std::vector<float> rows(2 * 5, 0.0f);
-  CHECK_THROWS_AS(residual_encode(pool, {rows.data(), 2, 5}, books, {}), JobFailure);
+  CHECK_THROWS_AS(residual_encode(pool, RowMatrix{rows.data(), 2, 5}, books, {}), JobFailure);
   std::vector<float> decoded(3);
   CHECK_THROWS_AS(residual_decode(pool, std::vector<int32_t>{0, 4}, books, decoded), JobFailure);
   CHECK_THROWS_AS(residual_decode(pool, std::vector<int32_t>{0}, books, decoded), JobFailure);
