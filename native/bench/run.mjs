@@ -73,7 +73,10 @@ const clustering = (work, matches, unit, bar, section) => ({
   peers: [[section]],
 });
 const isKmeans = (n) => (line) => line.bench === 'kmeans' && line.init === 'random' && line.n === n;
-const isEncode = (n) => (line) => line.bench === 'rq_encode' && line.n === n;
+const isEncode =
+  (n, beam = 1) =>
+  (line) =>
+    line.bench === 'rq_encode' && line.n === n && line.beam === beam;
 
 const [machine] = ours('bench_machine', [flags.threads]);
 /** The bars are ratios that we mean to reach on every machine; `null`: none set. */
@@ -82,6 +85,8 @@ const rows = [
   clustering('kmeans 50000 x 768', isKmeans(50_000), 's', 1.2, 'kmeans'),
   clustering('residual encode 200000 x 64', isEncode(200_000), 'rows/s', 4, 'rq'),
   clustering('residual encode 50000 x 768', isEncode(50_000), 'rows/s', 4, 'rq'),
+  clustering('residual encode 200000 x 64, beam 5', isEncode(200_000, 5), 'rows/s', null, 'rq'),
+  clustering('residual encode 50000 x 768, beam 5', isEncode(50_000, 5), 'rows/s', null, 'rq'),
   training('full training step, scratch', 'full', 1.3),
   training('LoRA step, small', 'lora', 1.5),
   training('LoRA step, small, answers only, uneven lengths', 'answers', 3),

@@ -1,6 +1,7 @@
 // k-means: equal to a plain double reference, monotone, defined at the edges, and the same bytes on any pool.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -136,6 +137,40 @@ TEST_CASE("k-means: duplicates and fewer rows than clusters are defined") {
   }
 }
 
+TEST_CASE("k-means: one row, one column, one cluster and zero rows are defined") {
+  Pool pool(2);
+  const std::vector<float> row = {3, -1, 2};
+  const KMeansResult alone = kmeans(pool, RowMatrix{row.data(), 1, 3}, {.clusters = 1});
+  CHECK(alone.centroids == row);
+  CHECK(alone.assignment == std::vector<int32_t>{0});
+  CHECK(alone.final_objective == 0.0);
+
+  std::vector<float> column;
+  for (int i = 0; i < 4000; ++i) column.push_back(static_cast<float>(i % 2 == 0 ? i % 10 : 1000 + i % 10));
+  const KMeansResult two = kmeans(pool, RowMatrix{column.data(), 4000, 1}, {.clusters = 2, .seed = 1});
+  CHECK(std::min(two.centroids[0], two.centroids[1]) == 4.0f);
+  CHECK(std::max(two.centroids[0], two.centroids[1]) == 1005.0f);
+
+  // One cluster: its centroid is the mean, over more chunks of members than one.
+  const std::vector<float> rows = clustered_rows(5000, 6, 9, 0.5f);
+  const KMeansResult one = kmeans(pool, RowMatrix{rows.data(), 5000, 6}, {.clusters = 1, .seed = 2});
+  CHECK(one.converged);
+  for (int64_t c = 0; c < 6; ++c) {
+    double mean = 0;
+    for (int64_t i = 0; i < 5000; ++i) mean += rows[i * 6 + c] / 5000.0;
+    CHECK(one.centroids[c] == doctest::Approx(mean).epsilon(1e-5));
+  }
+
+  const std::vector<float> zeros(300 * 4, 0.0f);
+  for (const KMeansInit init : {KMeansInit::plus_plus, KMeansInit::random}) {
+    const KMeansResult nothing = kmeans(pool, RowMatrix{zeros.data(), 300, 4}, {.clusters = 7, .init = init});
+    CHECK(nothing.centroids == std::vector<float>(7 * 4, 0.0f));
+    CHECK(nothing.assignment == std::vector<int32_t>(300, 0));
+    CHECK(nothing.empty_clusters == 6);
+    CHECK(nothing.converged);
+  }
+}
+
 TEST_CASE("k-means: bad input is named") {
   Pool pool(1);
   std::vector<float> rows = clustered_rows(300, 4, 3, 0.1f);
@@ -143,6 +178,10 @@ TEST_CASE("k-means: bad input is named") {
   CHECK(cause_of(pool, matrix, {.clusters = 0}) == FailureCause::bad_input);
   CHECK(cause_of(pool, RowMatrix{rows.data(), 0, 4}, {.clusters = 2}) == FailureCause::bad_input);
   CHECK(cause_of(pool, matrix, {.clusters = 2, .init = KMeansInit::given, .initial = rows}) == FailureCause::bad_input);
+  std::vector<float> initial(2 * 4, 0.0f);
+  initial[5] = std::nanf("");
+  CHECK_THROWS_WITH_AS(kmeans(pool, matrix, {.clusters = 2, .init = KMeansInit::given, .initial = initial}),
+                       doctest::Contains("initial centroids"), JobFailure);
   for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity(), 1e30f}) {
     rows[250 * 4 + 1] = bad;
     CHECK_THROWS_WITH_AS(kmeans(pool, matrix, {.clusters = 2}), doctest::Contains("row 250"), JobFailure);
