@@ -173,7 +173,7 @@ for (const row of rows.filter(({ work }) => work.includes(flags.only))) {
     continue;
   }
   const details = [
-    line.ratio === null ? null : `${line.ratio.toFixed(2)} x (bar ${line.bar})`,
+    line.ratio === null ? null : `${line.ratio.toFixed(2)} x (bar ${line.bar ?? 'none'})`,
     line.peerName,
     line.quality === null ? null : `quality ${line.quality.toPrecision(5)} / ${short(line.peerQuality)}`,
     line.gflopS === null ? null : `${line.gflopS.toFixed(0)} GFLOP/s`,
