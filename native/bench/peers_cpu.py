@@ -68,14 +68,15 @@ def rq(threads):
     faiss.omp_set_num_threads(threads)
     for n, d in ROWS:
         rows = np.random.default_rng(1).standard_normal((n, d), dtype=np.float32)
-        quantizer = faiss.ResidualQuantizer(d, 4, 8)
-        quantizer.max_beam_size = 1
-        quantizer.train_type = faiss.ResidualQuantizer.Train_default
-        quantizer.train(rows[:20_000])
-        seconds = seconds_of(lambda: quantizer.compute_codes(rows), 0, 3)
-        head = rows[:10_000]
-        error = float(((quantizer.decode(quantizer.compute_codes(head)) - head) ** 2).sum(1).mean())
-        report(f"residual encode {n} x {d}", "rows/s", [n / s for s in seconds], error=error)
+        for beam, suffix in [(1, ""), (5, ", beam 5")]:
+            quantizer = faiss.ResidualQuantizer(d, 4, 8)
+            quantizer.max_beam_size = beam
+            quantizer.train_type = faiss.ResidualQuantizer.Train_default
+            quantizer.train(rows[:20_000])
+            seconds = seconds_of(lambda: quantizer.compute_codes(rows), 0, 3)
+            head = rows[:10_000]
+            error = float(((quantizer.decode(quantizer.compute_codes(head)) - head) ** 2).sum(1).mean())
+            report(f"residual encode {n} x {d}{suffix}", "rows/s", [n / s for s in seconds], error=error)
 
 
 def decoder(threads, shape, bf16=False):

@@ -75,7 +75,10 @@ const clustering = (work, matches, unit, bar, section) => ({
   peers: [[section]],
 });
 const isKmeans = (n) => (line) => line.bench === 'kmeans' && line.init === 'random' && line.n === n;
-const isEncode = (n) => (line) => line.bench === 'rq_encode' && line.n === n;
+const isEncode =
+  (n, beam = 1) =>
+  (line) =>
+    line.bench === 'rq_encode' && line.n === n && line.beam === beam;
 
 if (flags.ops) {
   const lines = ours('bench_ops', ['--threads', flags.threads, '--only', flags.only]);
@@ -97,6 +100,8 @@ const rows = [
   clustering('kmeans 50000 x 768', isKmeans(50_000), 's', 1.2, 'kmeans'),
   clustering('residual encode 200000 x 64', isEncode(200_000), 'rows/s', 4, 'rq'),
   clustering('residual encode 50000 x 768', isEncode(50_000), 'rows/s', 4, 'rq'),
+  clustering('residual encode 200000 x 64, beam 5', isEncode(200_000, 5), 'rows/s', null, 'rq'),
+  clustering('residual encode 50000 x 768, beam 5', isEncode(50_000, 5), 'rows/s', null, 'rq'),
   training('full training step, scratch', 'full', 1.3),
   training('LoRA step, small', 'lora', 1.5),
   training('LoRA step, small, answers only, uneven lengths', 'answers', 3),
@@ -183,7 +188,7 @@ for (const row of rows.filter(({ work }) => work.includes(flags.only))) {
     continue;
   }
   const details = [
-    line.ratio === null ? null : `${line.ratio.toFixed(2)} x (bar ${line.bar})`,
+    line.ratio === null ? null : `${line.ratio.toFixed(2)} x (bar ${line.bar ?? 'none'})`,
     line.peerName,
     line.quality === null ? null : `quality ${line.quality.toPrecision(5)} / ${short(line.peerQuality)}`,
     line.gflopS === null ? null : `${line.gflopS.toFixed(0)} GFLOP/s`,

@@ -97,8 +97,9 @@ class Options {
     }
     return static_cast<uint64_t>(value);
   }
+  int64_t count_or(const char* name, int64_t otherwise) const { return object_.Has(name) ? count(name) : otherwise; }
   int threads() const {
-    const int64_t threads = object_.Has("threads") ? count("threads") : 1;
+    const int64_t threads = count_or("threads", 1);
     if (threads > 1024) fail_bad_input("threads is " + std::to_string(threads) + "; expected 1 to 1024");
     return static_cast<int>(threads);
   }
@@ -200,14 +201,13 @@ Napi::Value residual_encode_op(const Napi::CallbackInfo& info) {
   const int64_t dim = options.count("dim");
   const int64_t levels = options.count("levels");
   const int64_t codes = options.count("codes");
+  const int64_t beam = options.count_or("beam", 1);
   return queue(info, options.threads(),
                [rows = options.rows("rows", dim), centroids = options.floats("centroids", levels * codes * dim), dim,
-                levels, codes](Pool& pool) -> Finish {
+                levels, codes, beam](Pool& pool) -> Finish {
                  const RowMatrix matrix = matrix_of(rows, dim);
-                 check_rows(pool, matrix, "rows");
-                 check_rows(pool, matrix_of(centroids, dim), "centroids");
                  auto out = std::make_shared<std::vector<int32_t>>(static_cast<size_t>(matrix.rows * levels));
-                 residual_encode(pool, matrix, {levels, codes, dim, centroids}, {.codes = *out});
+                 residual_encode(pool, matrix, {levels, codes, dim, centroids}, {.beam = beam, .codes = *out});
                  return [out](Napi::Env env) { return to_js(env, *out); };
                });
 }

@@ -1,10 +1,12 @@
-// k-means over row-major float rows: exact Lloyd iterations.
+// k-means: exact Lloyd iterations.
 //
 // 1. A row belongs to the centroid that core/nearest_centroids.h defines.
 // 2. Equal distances go to the lowest index, always.
 // 3. A centroid is the mean of its members in row order, in double, in chunks of a fixed size summed in tree order; so
 //    bytes do not depend on the pool.
-// 4. The state of Lloyd's algorithm is the centroids alone: the next iteration, and whether it changes anything, is a
+// 4. Rows are read block by block from a source that need not hold them (core/row_source.h): beside the centroids and
+//    their sums, memory is a block of rows and a few bytes a row.
+// 5. The state of Lloyd's algorithm is the centroids alone: the next iteration, and whether it changes anything, is a
 //    function of rows and centroids. This is what a checkpoint holds.
 // Not-finite values, or rows whose squared norm overflows, are JobFailure(bad_input). Fewer distinct rows than clusters
 // are allowed: the clusters left over stay empty copies.
@@ -15,15 +17,9 @@
 #include <vector>
 
 #include "core/pool.h"
+#include "core/row_source.h"
 
 namespace collimate {
-
-struct RowMatrix {
-  const float* data = nullptr;  // [rows, dim], row-major
-  int64_t rows = 0;
-  int64_t dim = 0;
-  const float* row(int64_t index) const { return data + index * dim; }
-};
 
 enum class KMeansInit {
   plus_plus,  // D^2 sampling (on at most 32 rows per cluster, chosen at random)
@@ -50,12 +46,12 @@ struct KMeansResult {
 };
 
 // The whole algorithm; stops early when an iteration changes nothing.
-KMeansResult kmeans(Pool& pool, const RowMatrix& rows, const KMeansOptions& options);
+KMeansResult kmeans(Pool& pool, const RowSource& rows, const KMeansOptions& options);
 
 // --- single steps, for callers that checkpoint between iterations ---
 
 // [clusters, dim]; checks rows and options.
-std::vector<float> kmeans_initial_centroids(Pool& pool, const RowMatrix& rows, const KMeansOptions& options);
+std::vector<float> kmeans_initial_centroids(Pool& pool, const RowSource& rows, const KMeansOptions& options);
 
 struct LloydStep {
   double objective = 0;        // sum of squared distances to the centroids before the update
@@ -65,17 +61,10 @@ struct LloydStep {
 
 // One Lloyd iteration on `centroids` [clusters, dim] in place. Empty clusters are re-seeded from the worst-quantised
 // rows.
-LloydStep lloyd_step(Pool& pool, const RowMatrix& rows, std::span<float> centroids);
+LloydStep lloyd_step(Pool& pool, const RowSource& rows, std::span<float> centroids);
 
-// Nearest centroid of each row, and the squared distance to it (either span may be empty).
-void assign_rows(Pool& pool, const RowMatrix& rows, std::span<const float> centroids, std::span<int32_t> assignment,
-                 std::span<float> squared_distance);
-
-// --- pieces that the residual quantizer shares ---
-
-constexpr int64_t kAssignRowsPerItem = 1024;  // rows of one pool item
-
-// JobFailure(bad_input) naming the first row that is not finite or whose squared norm overflows.
-void check_rows(Pool& pool, const RowMatrix& rows, const char* what);
+// Nearest centroid of each row, and the squared distance to it (either span may be empty); returns the distances' sum.
+double assign_rows(Pool& pool, const RowSource& rows, std::span<const float> centroids, std::span<int32_t> assignment,
+                   std::span<float> squared_distance);
 
 }  // namespace collimate

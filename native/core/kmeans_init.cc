@@ -18,11 +18,16 @@ constexpr int64_t kInitRowsPerCluster = 32;  // k-means++ needs a sample, not th
 
 // nearest[i] = min(nearest[i], squared distance of row i to `centroid`); returns the sum.
 double lower_distances(const float* rows, int64_t count, const float* centroid, int64_t dim, float* nearest) {
-  double sum = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    nearest[i] = std::min(nearest[i], row_squared_distance(rows + i * dim, centroid, dim));
-    sum += nearest[i];
+  constexpr int64_t kAtOnce = 4;  // chains of additions that run beside each other
+  int64_t i = 0;
+  for (; i + kAtOnce <= count; i += kAtOnce) {
+    float distances[kAtOnce];
+    row_squared_distances<kAtOnce>(rows + i * dim, centroid, dim, distances);
+    for (int64_t r = 0; r < kAtOnce; ++r) nearest[i + r] = std::min(nearest[i + r], distances[r]);
   }
+  for (; i < count; ++i) nearest[i] = std::min(nearest[i], row_squared_distance(rows + i * dim, centroid, dim));
+  double sum = 0;
+  for (i = 0; i < count; ++i) sum += nearest[i];
   return sum;
 }
 
@@ -55,34 +60,36 @@ int64_t draw_row(std::span<const float> nearest, std::span<const double> block_s
 }
 
 // `order` is a permutation of the rows; its head is the sample, its first row the first centroid.
-std::vector<float> plus_plus_centroids(Pool& pool, const RowMatrix& rows, int64_t clusters,
+std::vector<float> plus_plus_centroids(Pool& pool, const RowSource& rows, int64_t clusters,
                                        const std::vector<int64_t>& order, const RandomStream& stream) {
   const int64_t dim = rows.dim;
   const int64_t sample_rows = std::min(rows.rows, kInitRowsPerCluster * clusters);
   std::vector<int64_t> sample(order.begin(), order.begin() + sample_rows);
   std::sort(sample.begin(), sample.end());
   std::vector<float> values(sample_rows * dim);
-  for (int64_t i = 0; i < sample_rows; ++i) std::memcpy(&values[i * dim], rows.row(sample[i]), dim * sizeof(float));
+  for (int64_t i = 0; i < sample_rows; ++i) rows.copy(sample[i], 1, &values[i * dim]);
 
   std::vector<float> centroids(clusters * dim);
   std::vector<float> nearest(sample_rows, std::numeric_limits<float>::infinity());
   std::vector<double> block_sums((sample_rows + kRowsPerDistanceBlock - 1) / kRowsPerDistanceBlock, 0.0);
-  const float* chosen = rows.row(order[0]);
-  for (int64_t cluster = 0; cluster < clusters; ++cluster) {
-    std::memcpy(&centroids[cluster * dim], chosen, dim * sizeof(float));
-    if (cluster + 1 == clusters) break;
+  rows.copy(order[0], 1, centroids.data());
+  for (int64_t cluster = 0; cluster + 1 < clusters; ++cluster) {
+    const float* chosen = &centroids[cluster * dim];
     pool.for_blocks(sample_rows, kRowsPerDistanceBlock, [&](int64_t begin, int64_t end) {
       block_sums[begin / kRowsPerDistanceBlock] =
           lower_distances(&values[begin * dim], end - begin, chosen, dim, &nearest[begin]);
     });
     const int64_t drawn = draw_row(nearest, block_sums, random_uniform_f64(stream, cluster));
-    // No row is left at a distance: the rest are copies, which stay empty.
-    chosen = drawn >= 0 ? &values[drawn * dim] : rows.row(order[cluster % rows.rows]);
+    float* next = &centroids[(cluster + 1) * dim];
+    if (drawn >= 0)
+      std::memcpy(next, &values[drawn * dim], dim * sizeof(float));
+    else  // no row is left at a distance: the rest are copies, which stay empty
+      rows.copy(order[cluster % rows.rows], 1, next);
   }
   return centroids;
 }
 
-void check_options(const RowMatrix& rows, const KMeansOptions& options) {
+void check_options(const RowSource& rows, const KMeansOptions& options) {
   if (rows.rows < 1 || rows.dim < 1)
     fail_bad_input("k-means expects at least one row and one column, got " + std::to_string(rows.rows) + " x " +
                    std::to_string(rows.dim) + "; pass a non-empty matrix");
@@ -96,28 +103,13 @@ void check_options(const RowMatrix& rows, const KMeansOptions& options) {
         " values, got " + std::to_string(options.initial.size()));
 }
 
-bool norm_is_finite(const float* row, int64_t dim) { return std::isfinite(row_dot(row, row, dim)); }
-
 }  // namespace
 
-void check_rows(Pool& pool, const RowMatrix& rows, const char* what) {
-  std::vector<int64_t> bad((rows.rows + kAssignRowsPerItem - 1) / kAssignRowsPerItem, -1);
-  pool.for_blocks(rows.rows, kAssignRowsPerItem, [&](int64_t begin, int64_t end) {
-    int64_t& first_bad = bad[begin / kAssignRowsPerItem];
-    for (int64_t i = begin; i < end && first_bad < 0; ++i)
-      if (!norm_is_finite(rows.row(i), rows.dim)) first_bad = i;
-  });
-  for (const int64_t row : bad)
-    if (row >= 0)
-      fail_bad_input(std::string(what) + ": expected finite values with a finite squared norm, row " +
-                     std::to_string(row) + " has NaN, infinity or an overflow; remove or rescale that row");
-}
-
-std::vector<float> kmeans_initial_centroids(Pool& pool, const RowMatrix& rows, const KMeansOptions& options) {
+std::vector<float> kmeans_initial_centroids(Pool& pool, const RowSource& rows, const KMeansOptions& options) {
   check_options(rows, options);
   check_rows(pool, rows, "k-means rows");
   if (options.init == KMeansInit::given) {
-    check_rows(pool, {options.initial.data(), options.clusters, rows.dim}, "k-means initial centroids");
+    check_rows(pool, RowMatrix{options.initial.data(), options.clusters, rows.dim}, "k-means initial centroids");
     return {options.initial.begin(), options.initial.end()};
   }
   const std::vector<int64_t> order = random_permutation(
@@ -128,7 +120,7 @@ std::vector<float> kmeans_initial_centroids(Pool& pool, const RowMatrix& rows, c
         {.seed = options.seed, .site = RandomSite::kmeans_init, .stream = 2 * options.stream + 1});
   std::vector<float> centroids(options.clusters * rows.dim);
   for (int64_t cluster = 0; cluster < options.clusters; ++cluster)
-    std::memcpy(&centroids[cluster * rows.dim], rows.row(order[cluster % rows.rows]), rows.dim * sizeof(float));
+    rows.copy(order[cluster % rows.rows], 1, &centroids[cluster * rows.dim]);
   return centroids;
 }
 

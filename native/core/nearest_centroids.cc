@@ -26,15 +26,19 @@ struct Bound {
 
 // Least of what the scores are at most.
 float least_upper(const float* scores, int64_t n, const Bound& bound) {
+  constexpr int kChains = 4;  // of comparisons, none of which waits for another
   const __m256 scale = _mm256_set1_ps(bound.scale);
-  __m256 least = _mm256_set1_ps(std::numeric_limits<float>::infinity());
+  const auto upper = [&](int64_t j) {
+    return _mm256_add_ps(_mm256_loadu_ps(scores + j), _mm256_mul_ps(scale, _mm256_loadu_ps(bound.shares + j)));
+  };
+  __m256 least[kChains];
+  for (__m256& chain : least) chain = _mm256_set1_ps(std::numeric_limits<float>::infinity());
   int64_t j = 0;
-  for (; j + 8 <= n; j += 8) {
-    const __m256 error = _mm256_mul_ps(scale, _mm256_loadu_ps(bound.shares + j));
-    least = _mm256_min_ps(least, _mm256_add_ps(_mm256_loadu_ps(scores + j), error));
-  }
+  for (; j + 8 * kChains <= n; j += 8 * kChains)
+    for (int chain = 0; chain < kChains; ++chain) least[chain] = _mm256_min_ps(least[chain], upper(j + 8 * chain));
+  for (; j + 8 <= n; j += 8) least[0] = _mm256_min_ps(least[0], upper(j));
   alignas(32) float lanes[8];
-  _mm256_store_ps(lanes, least);
+  _mm256_store_ps(lanes, _mm256_min_ps(_mm256_min_ps(least[0], least[1]), _mm256_min_ps(least[2], least[3])));
   float result = *std::min_element(lanes, lanes + 8);
   for (; j < n; ++j) result = std::min(result, scores[j] + bound.scale * bound.shares[j]);
   return result;
@@ -44,12 +48,15 @@ float least_upper(const float* scores, int64_t n, const Bound& bound) {
 template <typename Visit>
 void for_scores_up_to(const float* scores, int64_t n, const Bound& bound, float limit, const Visit& visit) {
   const __m256 limits = _mm256_set1_ps(limit), scale = _mm256_set1_ps(bound.scale);
-  int64_t j = 0;
-  for (; j + 8 <= n; j += 8) {
+  const auto found = [&](int64_t j) {
     const __m256 error = _mm256_mul_ps(scale, _mm256_loadu_ps(bound.shares + j));
     const __m256 lower = _mm256_sub_ps(_mm256_loadu_ps(scores + j), error);
-    auto found = static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(lower, limits, _CMP_LE_OQ)));
-    for (; found != 0; found &= found - 1) visit(j + __builtin_ctz(found));
+    return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(lower, limits, _CMP_LE_OQ)));
+  };
+  int64_t j = 0;
+  for (; j + 32 <= n; j += 32) {
+    unsigned hits = found(j) | found(j + 8) << 8 | found(j + 16) << 16 | found(j + 24) << 24;
+    for (; hits != 0; hits &= hits - 1) visit(j + __builtin_ctz(hits));
   }
   for (; j < n; ++j)
     if (scores[j] - bound.scale * bound.shares[j] <= limit) visit(j);
@@ -67,18 +74,18 @@ CentroidTable::CentroidTable(Pool& pool, std::span<const float> centroids, int64
   // Both the product and the definition err by less than this share of |x| |c| + |c|^2 / 2, whatever their order of
   // sums.
   const double sums = 2.0 * static_cast<double>(dim + 4) * kFloatUnit;
-  double rounding = 0.0;
   if (bf16_unit() != Bf16Unit::none) {
     panels_.pack(
         pool,
         {.values = centroids.data(), .transposed = true, .k = dim, .n = clusters(), .stride = dim, .factor = -1.0f});
-    rounding = 2.0 * kBf16Unit + kBf16Unit * kBf16Unit;  // of x and of c
+    product_rounding_ = 2.0 * kBf16Unit + kBf16Unit * kBf16Unit;  // of x and of c
   }
   constexpr double kSlack = 1.01;  // for the arithmetic of the bound itself
   double half_norm = 0.0;
   for (const float half : half_norms_) {
     const double norm = std::sqrt(2.0 * static_cast<double>(half));
-    relative_errors_.push_back(static_cast<float>(kSlack * (sums + rounding) * norm));
+    relative_errors_.push_back(static_cast<float>(kSlack * (sums + product_rounding_) * norm));
+    norms_.push_back(static_cast<float>(norm));
     half_norm = std::max(half_norm, static_cast<double>(half));
   }
   absolute_error_ = static_cast<float>(kSlack * sums * half_norm + kUnderflow);
@@ -120,20 +127,31 @@ void CentroidTable::products(const float* rows, int64_t count, Scratch& scratch)
 int32_t CentroidTable::decide(const float* row, const float* scores) const {
   const Bound bound{relative_errors_.data(), static_cast<float>(norm_of(row, dim_))};
   const float limit = least_upper(scores, clusters(), bound) + 2.0f * absolute_error_;
-  int64_t nearest = -1, candidates = 0;
+  constexpr int64_t kKept = 32;
+  int32_t kept[kKept];  // the first candidates
+  int64_t candidates = 0;
   for_scores_up_to(scores, clusters(), bound, limit, [&](int64_t j) {
-    if (candidates++ == 0) nearest = j;
+    if (candidates < kKept) kept[candidates] = static_cast<int32_t>(j);
+    ++candidates;
   });
-  if (candidates == 1) return static_cast<int32_t>(nearest);
+  if (candidates == 1) return kept[0];
+  int32_t nearest = 0;
   float least = std::numeric_limits<float>::infinity();
-  for_scores_up_to(scores, clusters(), bound, limit, [&](int64_t j) {
+  const auto compare = [&](int64_t j) {
     const float exact = score(row, j);
     if (exact < least) {
       least = exact;
-      nearest = j;
+      nearest = static_cast<int32_t>(j);
     }
-  });
-  return static_cast<int32_t>(nearest);
+  };
+  if (candidates == 0) {  // products that overflowed rule nothing out
+    for (int64_t j = 0; j < clusters(); ++j) compare(j);
+  } else if (candidates <= kKept) {
+    for (int64_t i = 0; i < candidates; ++i) compare(kept[i]);
+  } else {
+    for_scores_up_to(scores, clusters(), bound, limit, compare);
+  }
+  return nearest;
 }
 
 void CentroidTable::nearest(const float* rows, int64_t count, Scratch& scratch, int32_t* result) const {

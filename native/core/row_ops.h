@@ -52,6 +52,28 @@ typedef int32_t IntLanes __attribute__((vector_size(32)));
   return result;
 }
 
+// row_squared_distance of `Rows` contiguous rows to one b: the same bits, without waiting for each chain of additions.
+template <int Rows>
+[[gnu::always_inline]] inline void row_squared_distances(const float* rows, const float* b, int64_t n, float* result) {
+  FloatLanes sums[Rows] = {};
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    FloatLanes y;
+    std::memcpy(&y, b + i, sizeof y);
+    for (int row = 0; row < Rows; ++row) {
+      FloatLanes x;
+      std::memcpy(&x, rows + row * n + i, sizeof x);
+      const FloatLanes difference = x - y;
+      sums[row] += difference * difference;
+    }
+  }
+  for (int row = 0; row < Rows; ++row) {
+    const float* a = rows + row * n;
+    result[row] = add_lanes(sums[row]);
+    for (int64_t j = i; j < n; ++j) result[row] += (a[j] - b[j]) * (a[j] - b[j]);
+  }
+}
+
 // Sum of term(x, y) over four times eight lanes; `term` is applied to whole vectors and to single floats.
 template <typename Term>
 [[gnu::always_inline]] inline float wide_sum(const float* a, const float* b, int64_t n, const Term& term) {
@@ -82,6 +104,11 @@ template <typename Term>
 
 [[gnu::always_inline]] inline float wide_squared_distance(const float* a, const float* b, int64_t n) {
   return wide_sum(a, b, n, [](const auto& x, const auto& y) { return (x - y) * (x - y); });
+}
+
+// y -= x
+[[gnu::always_inline]] inline void subtract(float* y, const float* x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) y[i] -= x[i];
 }
 
 // y += scale * x

@@ -32,6 +32,12 @@ struct TensorView {
   int64_t elements() const;
 };
 
+// Values [first, first + count) of a tensor, f32, f16 or bf16 widened to f32. `name` is for the error on another type.
+struct ValueRange {
+  int64_t first = 0, count = 0;
+};
+void widen_values(const TensorView& view, const std::string& name, const ValueRange& range, float* to);
+
 class SafetensorsFile {
  public:
   static SafetensorsFile open(const std::filesystem::path& path);

@@ -266,21 +266,26 @@ std::span<const uint8_t> SafetensorsFile::u8(const std::string& name, const std:
   return typed<uint8_t>(checked(*this, name, DType::u8, shape));
 }
 
+void widen_values(const TensorView& view, const std::string& name, const ValueRange& range, float* to) {
+  const auto count = static_cast<size_t>(range.count), first = static_cast<size_t>(range.first);
+  if (view.dtype == DType::f32) {
+    if (count != 0) std::memcpy(to, typed<float>(view).data() + first, count * sizeof(float));
+  } else if (view.dtype == DType::bf16) {
+    const auto halves = typed<uint16_t>(view).subspan(first, count);
+    for (size_t i = 0; i < count; ++i) to[i] = std::bit_cast<float>(static_cast<uint32_t>(halves[i]) << 16);
+  } else if (view.dtype == DType::f16) {
+    const auto halves = typed<uint16_t>(view).subspan(first, count);
+    for (size_t i = 0; i < count; ++i) to[i] = widen_f16(halves[i]);
+  } else {
+    fail_bad_input("tensor " + name + " has type " + dtype_name(view.dtype) + "; expected F32, F16 or BF16");
+  }
+}
+
 std::vector<float> SafetensorsFile::as_f32(const std::string& name, const std::vector<int64_t>& shape) const {
   const TensorView& view = get(name);
   check_shape(name, view, shape);
   std::vector<float> values(static_cast<size_t>(view.elements()));
-  if (view.dtype == DType::f32) {
-    if (view.bytes != 0) std::memcpy(values.data(), view.data, view.bytes);
-  } else if (view.dtype == DType::bf16) {
-    const auto halves = typed<uint16_t>(view);
-    for (size_t i = 0; i < values.size(); ++i) values[i] = std::bit_cast<float>(static_cast<uint32_t>(halves[i]) << 16);
-  } else if (view.dtype == DType::f16) {
-    const auto halves = typed<uint16_t>(view);
-    for (size_t i = 0; i < values.size(); ++i) values[i] = widen_f16(halves[i]);
-  } else {
-    fail_bad_input("tensor " + name + " has type " + dtype_name(view.dtype) + "; expected F32, F16 or BF16");
-  }
+  widen_values(view, name, {0, view.elements()}, values.data());
   return values;
 }
 

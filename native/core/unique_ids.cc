@@ -17,7 +17,7 @@ void distances_to_codes(const float* row, const float* centroids, int64_t codes,
 // The items of one bucket, in hash order, and what is needed to place them.
 struct Bucket {
   std::span<const int64_t> items;
-  const RowMatrix& residuals;  // before the last level
+  const ResidualRows& residuals;  // before the last level
   std::span<const float> last_centroids;
   int64_t levels;
   int64_t codes;
@@ -26,12 +26,12 @@ struct Bucket {
 void place_bucket(const Bucket& bucket, std::span<const int32_t> nearest, std::span<int32_t> result) {
   const int64_t last = bucket.levels - 1;
   std::vector<uint8_t> taken(bucket.codes, 0);
-  std::vector<float> distance(bucket.codes);
+  std::vector<float> distance(bucket.codes), residual(bucket.residuals.dim);
   for (const int64_t item : bucket.items) {
     int32_t code = nearest[item * bucket.levels + last];
     if (taken[code]) {
-      distances_to_codes(bucket.residuals.row(item), bucket.last_centroids.data(), bucket.codes, bucket.residuals.dim,
-                         distance.data());
+      distances_to_codes(bucket.residuals.read(item, 1, residual.data()), bucket.last_centroids.data(), bucket.codes,
+                         bucket.residuals.dim, distance.data());
       code = -1;
       for (int64_t j = 0; j < bucket.codes; ++j)
         if (!taken[j] && (code < 0 || distance[j] < distance[code])) code = static_cast<int32_t>(j);
@@ -58,7 +58,7 @@ uint64_t split_mix64(uint64_t value) {
   return value ^ (value >> 31);
 }
 
-UniqueIds fit_unique_ids(Pool& pool, const RowMatrix& rows, const ResidualCodebooks& books,
+UniqueIds fit_unique_ids(Pool& pool, const RowSource& rows, const ResidualCodebooks& books,
                          std::span<const int32_t> nearest) {
   const int64_t levels = books.levels;
   const int64_t items = rows.rows;
@@ -87,11 +87,7 @@ UniqueIds fit_unique_ids(Pool& pool, const RowMatrix& rows, const ResidualCodebo
     result.largest_bucket = std::max(result.largest_bucket, offsets[b + 1] - offsets[b]);
   if (result.largest_bucket > books.codes) fail_overflow(result.largest_bucket, books);
 
-  std::vector<float> residuals(items * rows.dim);
-  residual_encode(pool, rows,
-                  {levels - 1, books.codes, books.dim, books.centroids.first((levels - 1) * books.codes * books.dim)},
-                  {.residuals = residuals});
-  const RowMatrix residual_rows{residuals.data(), items, rows.dim};
+  const ResidualRows residuals(rows, books.first(levels - 1), {nearest, levels});
   std::vector<int64_t> distinct(buckets, 0);
   pool.for_each(buckets, [&](int64_t b) {
     const std::span<const int64_t> members =
@@ -102,7 +98,7 @@ UniqueIds fit_unique_ids(Pool& pool, const RowMatrix& rows, const ResidualCodebo
       distinct[b] += mark == 0 ? 1 : 0;
       mark = 1;
     }
-    place_bucket({members, residual_rows, books.level(levels - 1), levels, books.codes}, nearest, result.codes);
+    place_bucket({members, residuals, books.level(levels - 1), levels, books.codes}, nearest, result.codes);
   });
   const int64_t unique = std::accumulate(distinct.begin(), distinct.end(), int64_t{0});
   result.unique_rate_before_fit = items > 0 ? static_cast<double>(unique) / static_cast<double>(items) : 1.0;

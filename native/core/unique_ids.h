@@ -22,8 +22,9 @@ struct UniqueIds {
 
 uint64_t split_mix64(uint64_t value);
 
-// nearest [items, levels]: the residual codes of `rows`; `rows` are what was encoded.
-UniqueIds fit_unique_ids(Pool& pool, const RowMatrix& rows, const ResidualCodebooks& books,
+// nearest [items, levels]: the residual codes of `rows`, of any beam: only the last level's are moved, by what the
+// codes before it leave of the row.
+UniqueIds fit_unique_ids(Pool& pool, const RowSource& rows, const ResidualCodebooks& books,
                          std::span<const int32_t> nearest);
 
 }  // namespace collimate

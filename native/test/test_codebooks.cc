@@ -34,6 +34,7 @@ JobRequest request_in(const std::filesystem::path& folder) {
                      {"iterations", 12},
                      {"collaborativeWeight", 1.0},
                      {"textWeight", 0.5},
+                     {"beam", 1},
                      {"seed", 3}},
           .inputs = {{"collaborative", write_rows(folder / "collaborative.safetensors", collaborative, 12)},
                      {"text", write_rows(folder / "text.safetensors", clustered_rows(kItems, 7, 30, 0.3f), 7)}}};
@@ -124,14 +125,46 @@ TEST_CASE("codebooks job: it equals the one-call quantizer, works without text, 
       rows[i * 12 + c] = static_cast<float>(rows[i * 12 + c] / std::sqrt(norm));
   }
   Pool pool(1);
-  const ResidualQuantizer direct =
-      residual_quantize(pool, {rows.data(), kItems, 12}, {.levels = 3, .codes = 16, .iterations = 12, .seed = 3});
+  const ResidualQuantizer direct = residual_quantize(pool, RowMatrix{rows.data(), kItems, 12},
+                                                     {.levels = 3, .codes = 16, .iterations = 12, .seed = 3});
   CHECK(outcome.summary["relativeError"].get<double>() == doctest::Approx(direct.relative_error).epsilon(0.02));
   CHECK(file.f32("centroids", {3, 16, 12}).size() == direct.centroids.size());
 
   aborting.abort_at = 3;
   CHECK_THROWS_AS(run_in(folder.path(), "aborted", request, aborting, run_codebooks), JobAborted);
   CHECK(aborting.steps.size() == 3);
+}
+
+TEST_CASE("codebooks job: a wider beam finds better codes for the same codebooks, on any pool and when resumed") {
+  TemporaryFolder folder;
+  JobRequest request = request_in(folder.path());
+  RecordingHost greedy_host, host, stopped, resumed;
+  const JobOutcome greedy = run_in(folder.path(), "greedy", request, greedy_host, run_codebooks);
+  request.recipe["beam"] = 6;
+  const JobOutcome whole = run_in(folder.path(), "beam", request, host, run_codebooks);
+  CHECK(whole.summary["relativeError"].get<double>() < greedy.summary["relativeError"].get<double>());
+  CHECK(host.steps == greedy_host.steps);
+  const SafetensorsFile file = SafetensorsFile::open(whole.outputs.at("codes")),
+                        greedy_file = SafetensorsFile::open(greedy.outputs.at("codes"));
+  const auto centroids = file.f32("centroids", {3, 16, 19}),
+             greedy_centroids = greedy_file.f32("centroids", {3, 16, 19});
+  CHECK(std::equal(centroids.begin(), centroids.end(), greedy_centroids.begin()));
+  const auto codes = file.i32("codes", {kItems, 3}), nearest = file.i32("nearest", {kItems, 3});
+  std::set<std::vector<int32_t>> ids;
+  for (int64_t i = 0; i < kItems; ++i) {
+    ids.insert({codes[3 * i], codes[3 * i + 1], codes[3 * i + 2]});
+    REQUIRE(codes[3 * i] == nearest[3 * i]);
+    REQUIRE(codes[3 * i + 1] == nearest[3 * i + 1]);
+  }
+  CHECK(ids.size() == kItems);
+
+  request.threads = 3;
+  stopped.stop_at = static_cast<int64_t>(host.steps.size()) - 1;
+  const JobOutcome part = run_in(folder.path(), "part", request, stopped, run_codebooks);
+  request.resume_dir = stopped.checkpoints[part.step];
+  const JobOutcome rest = run_in(folder.path(), "rest", request, resumed, run_codebooks);
+  CHECK(bytes_of(rest, "codes") == bytes_of(whole, "codes"));
+  CHECK(rest.summary == whole.summary);
 }
 
 TEST_CASE("codebooks job: bad input says what to do") {
@@ -160,6 +193,11 @@ TEST_CASE("codebooks job: bad input says what to do") {
   bad = good;
   bad.recipe["levels"] = 1;
   fails_with(bad, "raise `codes`");
+  bad = good;
+  bad.recipe["beam"] = 0;
+  fails_with(bad, "`beam` between 1");
+  bad.recipe.erase("beam");
+  fails_with(bad, "a number `beam`");
   std::vector<float> broken = clustered_rows(kItems, 4, 3, 0.1f);
   broken[4 * 77] = std::nanf("");
   bad = good;

@@ -57,7 +57,7 @@ TEST_CASE("unique ids: hash order decides, then the next-nearest free code") {
   const std::vector<float> centroids = {0, 50, 60, 70, 0, 1, 2, 3};
   const ResidualCodebooks books{2, 4, 1, centroids};
   const std::vector<int32_t> nearest = {0, 1, 0, 1, 0, 1};
-  const UniqueIds ids = fit_unique_ids(pool, {rows.data(), 3, 1}, books, nearest);
+  const UniqueIds ids = fit_unique_ids(pool, RowMatrix{rows.data(), 3, 1}, books, nearest);
   std::vector<int64_t> order = {0, 1, 2};
   std::sort(order.begin(), order.end(), [](int64_t a, int64_t b) { return split_mix64(a) < split_mix64(b); });
   CHECK(ids.codes[2 * order[0] + 1] == 1);

@@ -57,7 +57,7 @@ async function codebooksJob(name: string, changes: Partial<NativeJobOptions> = {
   await mkdir(scratchDir, { recursive: true });
   return {
     kind: 'codebooks',
-    recipe: { levels: 3, codes: 8, iterations: 6, collaborativeWeight: 1, textWeight: 1, seed: 3 },
+    recipe: { levels: 3, codes: 8, iterations: 6, beam: 1, collaborativeWeight: 1, textWeight: 1, seed: 3 },
     inputs: { collaborative: join(folder, 'items.safetensors') },
     outputDir,
     scratchDir,
@@ -182,6 +182,12 @@ describe('single ops', () => {
     expect(trained.relativeError).toBeLessThan(0.5);
     const encoded = await residualEncode({ ...options, centroids: trained.centroids });
     expect(encoded).toEqual(trained.codes);
+    // Of these rows a wider beam finds better codes for some, and worse for none.
+    const beam = await residualEncode({ ...options, centroids: trained.centroids, beam: 4 });
+    expect(beam).not.toEqual(encoded);
+    await expect(residualEncode({ ...options, centroids: trained.centroids, beam: 0 })).rejects.toMatchObject({
+      code: 'bad_input',
+    });
   });
 
   it('the LoRA product and its gradients agree with the formula', async () => {

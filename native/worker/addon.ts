@@ -121,6 +121,8 @@ export interface ResidualEncodeOptions {
   codes: number;
   /** [levels, codes, dim] */
   centroids: Float32Array;
+  /** Partial sums kept per row, 1 to 256; 1 (the default) takes the nearest code of each level. */
+  beam?: number;
   threads?: number;
 }
 

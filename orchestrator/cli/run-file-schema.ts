@@ -66,6 +66,7 @@ const codebooks = fields({
   levels: count(8),
   codes: count(65_536).describe('Codes per level.'),
   iterations: count(10_000).describe('Lloyd iterations per level.'),
+  beam: count(256).describe('Partial sums that the encoding keeps per item; 1: the nearest code of each level.'),
   collaborativeWeight: notNegative(),
   textWeight: notNegative(),
   seed: seed(),

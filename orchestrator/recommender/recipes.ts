@@ -40,6 +40,7 @@ export type CodebooksRecipe = {
   levels: number;
   codes: number;
   iterations: number;
+  beam: number;
   collaborativeWeight: number;
   textWeight: number;
   seed: number;
@@ -168,7 +169,7 @@ export function defaultRecipes(
       seed,
     },
     textVectors: { dim: 64, minDocuments: 2, iterations: 4, seed },
-    codebooks: { levels: 4, codes: 256, iterations: 25, collaborativeWeight: 1, textWeight: 1, seed },
+    codebooks: { levels: 4, codes: 256, iterations: 25, beam: 1, collaborativeWeight: 1, textWeight: 1, seed },
     render: { vocabularySize: 512, historyItemsMax: 20, templates: [...SEQUENTIAL_TEMPLATES], seed },
     tune: {
       base: { ...SCRATCH_BASE },

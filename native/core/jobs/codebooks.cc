@@ -2,20 +2,22 @@
 //
 // 1. Step number = level * iterations + iteration; a level whose iteration changes nothing ends early and its remaining
 //    numbers are skipped. So the state after a step is a function of the recipe and the inputs.
-// 2. A checkpoint holds centroids only: those of finished levels and the current ones. Residuals are recomputed on
-//    resume by the operations that made them.
-// 3. A gang of one: control flags are taken from the host directly.
-#include <cmath>
+// 2. A checkpoint holds centroids only: those of finished levels and the current ones. Codes of finished levels are
+//    found again on resume by the operations that made them.
+// 3. Rows and their residuals are made as they are read (core/row_source.h): beside the codebooks, memory is some
+// blocks
+//    of rows and a few bytes a row and level, however large the input files.
+// 4. A gang of one: control flags are taken from the host directly.
 #include <string>
 #include <vector>
 
 #include "core/atomic_file.h"
 #include "core/failure.h"
 #include "core/job.h"
+#include "core/jobs/codebook_rows.h"
 #include "core/jobs/recipe_fields.h"
 #include "core/math.h"
 #include "core/residual_quantizer.h"
-#include "core/row_ops.h"
 #include "core/safetensors.h"
 #include "core/tree_sum.h"
 #include "core/unique_ids.h"
@@ -23,10 +25,9 @@
 namespace collimate {
 namespace {
 
-constexpr int64_t kRowsPerBlock = 512;
-
 struct Recipe {
   int64_t levels = 0, codes = 0, iterations = 0;
+  int64_t beam = 1;
   double collaborative_weight = 0, text_weight = 0;
   uint64_t seed = 0;
 };
@@ -35,61 +36,10 @@ Recipe read_recipe(const Json& json) {
   return {.levels = recipe_integer(json, "levels", {1, 16}),
           .codes = recipe_integer(json, "codes", {1, 1 << 20}),
           .iterations = recipe_integer(json, "iterations", {1, 1 << 20}),
+          .beam = recipe_integer(json, "beam", {1, static_cast<double>(kBeamMax)}),
           .collaborative_weight = recipe_number(json, "collaborativeWeight", {0, 1e6}),
           .text_weight = recipe_number(json, "textWeight", {0, 1e6}),
           .seed = static_cast<uint64_t>(recipe_integer(json, "seed", {0}))};
-}
-
-struct Rows {
-  std::vector<float> values;
-  int64_t count = 0, dim = 0;
-  RowMatrix matrix() const { return {values.data(), count, dim}; }
-};
-
-Rows read_rows(Pool& pool, const std::filesystem::path& path, const char* input) {
-  const SafetensorsFile file = SafetensorsFile::open(path);
-  Rows rows;
-  rows.values = file.as_f32("items", {-1, -1});
-  rows.count = file.get("items").shape[0];
-  rows.dim = file.get("items").shape[1];
-  if (rows.count < 1 || rows.dim < 1)
-    fail_bad_input(std::string("input `") + input + "`: expected at least one item and one column, got " +
-                   std::to_string(rows.count) + " x " + std::to_string(rows.dim));
-  check_rows(pool, rows.matrix(), (std::string("input `") + input + "`").c_str());
-  return rows;
-}
-
-// Writes weight * row / |row| into columns [column, column + rows.dim) of `to`; zero rows stay zero.
-void place_normalised(Pool& pool, const Rows& rows, double weight, int64_t column, Rows& to) {
-  pool.for_blocks(rows.count, kRowsPerBlock, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const float* from = &rows.values[i * rows.dim];
-      const double norm = std::sqrt(static_cast<double>(row_dot(from, from, rows.dim)));
-      const float scale = norm > 0 ? static_cast<float>(weight / norm) : 0.0f;
-      for (int64_t c = 0; c < rows.dim; ++c) to.values[i * to.dim + column + c] = from[c] * scale;
-    }
-  });
-}
-
-Rows join_inputs(JobContext& context, const Recipe& recipe) {
-  const Rows collaborative = read_rows(context.pool(), context.input("collaborative"), "collaborative");
-  Rows text;
-  if (context.has_input("text")) {
-    text = read_rows(context.pool(), context.input("text"), "text");
-    if (text.count != collaborative.count)
-      fail_bad_input("input `text`: expected one row for each of the " + std::to_string(collaborative.count) +
-                     " items of `collaborative`, got " + std::to_string(text.count) +
-                     "; make both from the same catalogue");
-  }
-  if (!(recipe.collaborative_weight > 0) && !(text.count > 0 && recipe.text_weight > 0))
-    fail_bad_input(
-        "recipe: expected a positive weight for at least one input that is present, got "
-        "collaborativeWeight and textWeight that leave no vectors");
-  Rows joined{.count = collaborative.count, .dim = collaborative.dim + text.dim};
-  joined.values.assign(joined.count * joined.dim, 0.0f);
-  place_normalised(context.pool(), collaborative, recipe.collaborative_weight, 0, joined);
-  if (text.count > 0) place_normalised(context.pool(), text, recipe.text_weight, collaborative.dim, joined);
-  return joined;
 }
 
 // Where training stands between two steps.
@@ -101,8 +51,8 @@ struct Progress {
 
 class Trainer {
  public:
-  Trainer(JobContext& context, const Recipe& recipe, const Rows& rows)
-      : context_(context), recipe_(recipe), rows_(rows), residuals_(rows.values) {}
+  Trainer(JobContext& context, const Recipe& recipe, const RowSource& rows)
+      : context_(context), recipe_(recipe), rows_(rows), codes_(rows.rows * recipe.levels) {}
 
   bool done() const { return progress_.level == recipe_.levels; }
   int64_t step() const { return progress_.level * recipe_.iterations + progress_.iteration; }
@@ -110,19 +60,18 @@ class Trainer {
   std::span<const float> centroids() const { return progress_.centroids; }
 
   std::map<std::string, double> run_step() {
-    const RowMatrix left{residuals_.data(), rows_.count, rows_.dim};
     if (progress_.iteration == 0) {
       const std::vector<float> initial = kmeans_initial_centroids(
-          context_.pool(), left,
+          context_.pool(), residuals(),
           {.clusters = recipe_.codes, .seed = recipe_.seed, .stream = static_cast<uint64_t>(progress_.level)});
       progress_.centroids.insert(progress_.centroids.end(), initial.begin(), initial.end());
     }
-    const LloydStep step = lloyd_step(context_.pool(), left, current_level());
+    const LloydStep step = lloyd_step(context_.pool(), residuals(), current_level());
     const double level = static_cast<double>(progress_.level);
     ++progress_.iteration;
     if (!step.changed || progress_.iteration == recipe_.iterations) finish_level();
     return {{"level", level},
-            {"objective", step.objective / static_cast<double>(rows_.count)},
+            {"objective", step.objective / static_cast<double>(rows_.rows)},
             {"dead_codes", static_cast<double>(step.empty_clusters)}};
   }
 
@@ -150,8 +99,11 @@ class Trainer {
     const SafetensorsFile file = SafetensorsFile::open(folder / "codebooks.safetensors");
     const std::span<const float> saved = file.f32("centroids", {levels, recipe_.codes, rows_.dim});
     progress_.centroids.assign(saved.begin(), saved.end());
-    // One level at a time, as finish_level does: the same subtractions in the same order.
-    for (int64_t level = 0; level < progress_.level; ++level) subtract_level(level);
+    if (progress_.level == 0) return;
+    std::vector<int32_t> codes(rows_.rows * progress_.level);
+    residual_encode(context_.pool(), rows_, finished_levels(), {.codes = codes});
+    for (int64_t level = 0; level < progress_.level; ++level)
+      for (int64_t i = 0; i < rows_.rows; ++i) codes_[i * recipe_.levels + level] = codes[i * progress_.level + level];
   }
 
  private:
@@ -159,22 +111,23 @@ class Trainer {
   std::span<float> current_level() {
     return std::span<float>(progress_.centroids).subspan(progress_.level * level_size(), level_size());
   }
-  void subtract_level(int64_t level) {
-    const std::span<const float> book =
-        std::span<const float>(progress_.centroids).subspan(level * level_size(), level_size());
-    residual_encode(context_.pool(), {residuals_.data(), rows_.count, rows_.dim}, {1, recipe_.codes, rows_.dim, book},
-                    {.residuals = residuals_});
+  ResidualCodebooks finished_levels() const {
+    return {progress_.level, recipe_.codes, rows_.dim,
+            std::span<const float>(progress_.centroids).first(progress_.level * level_size())};
   }
+  ResidualRows residuals() const { return {rows_, finished_levels(), {codes_, recipe_.levels}}; }
   void finish_level() {
-    subtract_level(progress_.level);
+    std::vector<int32_t> assignment(rows_.rows);
+    assign_rows(context_.pool(), residuals(), current_level(), assignment, {});
+    for (int64_t i = 0; i < rows_.rows; ++i) codes_[i * recipe_.levels + progress_.level] = assignment[i];
     ++progress_.level;
     progress_.iteration = 0;
   }
 
   JobContext& context_;
   const Recipe& recipe_;
-  const Rows& rows_;
-  std::vector<float> residuals_;
+  const RowSource& rows_;
+  std::vector<int32_t> codes_;  // [rows, levels], of finished levels
   Progress progress_;
 };
 
@@ -195,18 +148,18 @@ Json describe_level(std::span<const int32_t> codes, int64_t level, const Recipe&
           {"deadCodes", dead}};
 }
 
-JobOutcome finish(JobContext& context, const Recipe& recipe, const Rows& rows, const Trainer& trainer) {
+JobOutcome finish(JobContext& context, const Recipe& recipe, const RowSource& rows, const Trainer& trainer) {
   const ResidualCodebooks books{recipe.levels, recipe.codes, rows.dim, trainer.centroids()};
-  std::vector<int32_t> nearest(rows.count * recipe.levels);
-  std::vector<float> errors(rows.count);
-  residual_encode(context.pool(), rows.matrix(), books, {.codes = nearest, .squared_distance = errors});
-  const UniqueIds ids = fit_unique_ids(context.pool(), rows.matrix(), books, nearest);
+  std::vector<int32_t> nearest(rows.rows * recipe.levels);
+  std::vector<float> errors(rows.rows);
+  residual_encode(context.pool(), rows, books, {.beam = recipe.beam, .codes = nearest, .squared_distance = errors});
+  const UniqueIds ids = fit_unique_ids(context.pool(), rows, books, nearest);
 
   JobOutcome outcome{.step = trainer.steps_total()};
   const std::filesystem::path path = context.spec().output_dir / "codes.safetensors";
   SafetensorsWriter writer;
-  writer.add_i32("codes", {rows.count, recipe.levels}, ids.codes);
-  writer.add_i32("nearest", {rows.count, recipe.levels}, nearest);
+  writer.add_i32("codes", {rows.rows, recipe.levels}, ids.codes);
+  writer.add_i32("nearest", {rows.rows, recipe.levels}, nearest);
   writer.add_f32("centroids", {recipe.levels, recipe.codes, rows.dim}, trainer.centroids());
   writer.write(path);
   outcome.outputs["codes"] = path;
@@ -216,7 +169,7 @@ JobOutcome finish(JobContext& context, const Recipe& recipe, const Rows& rows, c
   outcome.summary = {{"levels", levels},
                      {"uniqueRateBeforeFit", ids.unique_rate_before_fit},
                      {"largestBucket", ids.largest_bucket},
-                     {"relativeError", relative_error(context.pool(), rows.matrix(), errors)}};
+                     {"relativeError", relative_error(context.pool(), rows, errors)}};
   return outcome;
 }
 
@@ -224,7 +177,7 @@ JobOutcome finish(JobContext& context, const Recipe& recipe, const Rows& rows, c
 
 JobOutcome run_codebooks(JobContext& context) {
   const Recipe recipe = read_recipe(context.recipe());
-  const Rows rows = join_inputs(context, recipe);
+  const JoinedRows rows(context, {recipe.collaborative_weight, recipe.text_weight});
   Trainer trainer(context, recipe, rows);
   if (context.spec().resume_dir) trainer.resume(*context.spec().resume_dir);
   while (!trainer.done()) {
