@@ -43,8 +43,9 @@ void measure(const TrainingCase& work, const Variant& variant) {
   const auto [threads, bf16, recompute] = variant;
   Pool pool(threads);
   prepare_compute_thread();
-  Parameters::Options options{.config = DecoderConfig::from_shape(work.shape, work.vocabulary),
-                              .first_trained_row = work.vocabulary};  // as the peer: no new token rows
+  Parameters::Options options{
+      .config = DecoderConfig::from_shape(work.shape, work.vocabulary),
+      .first_trained_rows = {work.vocabulary, work.vocabulary}};  // as the peer: no new token rows
   if (work.lora) {
     options.trainable = {.lora = true,
                          .rank = 16,

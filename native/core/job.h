@@ -109,5 +109,7 @@ JobOutcome run_dccf(JobContext& context);
 JobOutcome run_codebooks(JobContext& context);
 JobOutcome run_tune(JobContext& context);
 JobOutcome run_rank(JobContext& context);
+JobOutcome run_merge(JobContext& context);
+JobOutcome run_logits(JobContext& context);
 
 }  // namespace collimate

@@ -15,7 +15,9 @@ JobOutcome dispatch(JobContext& context) {
   if (kind == "codebooks") return run_codebooks(context);
   if (kind == "tune") return run_tune(context);
   if (kind == "rank") return run_rank(context);
-  fail_bad_input("\"" + kind + "\" is not a native job kind; expected dccf, codebooks, tune or rank");
+  if (kind == "merge") return run_merge(context);
+  if (kind == "logits") return run_logits(context);
+  fail_bad_input("\"" + kind + "\" is not a native job kind; expected dccf, codebooks, tune, rank, merge or logits");
 }
 
 void check_spec(const JobContext& context) {

@@ -147,7 +147,7 @@ Parameters adapted(const std::string& architecture, const SafetensorsFile& file)
                                        .rank = lora.at("rank").get<int64_t>(),
                                        .alpha = lora.at("alpha").get<double>(),
                                        .targets = lora.at("targets").get<std::vector<std::string>>()},
-                         .first_trained_row = base_rows});
+                         .first_trained_rows = {base_rows, base_rows}});
   load_base(parameters, base_files(architecture), 1);
   for (int number = 0; number < static_cast<int>(parameters.all().size()); ++number) {
     const Parameter& parameter = parameters.at(number);

@@ -209,7 +209,7 @@ struct Adapted {
     Parameters adapted(
         {.config = config,
          .trainable = {.lora = true, .rank = 3, .alpha = 6.0, .targets = {"down_proj", "q_proj", "v_proj"}},
-         .first_trained_row = base_rows});
+         .first_trained_rows = {base_rows, base_rows}});
     load_base(adapted, BaseFiles::from_inputs(inputs(folder)), 5);
     initialise_adapters(adapted, 6);
     for (int number = 0; number < static_cast<int>(adapted.all().size()); ++number) {

@@ -22,7 +22,7 @@ inline Parameters tiny_parameters(bool tie, bool lora) {
   if (lora) {
     options.trainable = {
         .lora = true, .rank = 3, .alpha = 6.0, .targets = {"q_proj", "v_proj", "o_proj", "up_proj", "down_proj"}};
-    options.first_trained_row = 15;
+    options.first_trained_rows = {15, 15};
   }
   Parameters parameters(options);
   const auto values = random_values(static_cast<int64_t>(parameters.values().size()), 11, 0.4f);

@@ -20,6 +20,7 @@
 #include "core/model/decoder.h"
 #include "core/model/optimizer.h"
 #include "core/model/parameters.h"
+#include "core/model/peft_adapter.h"
 #include "core/model/training_examples.h"
 #include "core/ops.h"
 #include "core/safetensors.h"
@@ -48,18 +49,30 @@ VocabularySizes read_vocabulary(const std::filesystem::path& path) {
 
 Parameters make_parameters(JobContext& context, const TuneRecipe& recipe, const VocabularySizes& vocabulary) {
   if (recipe.scratch) {
+    if (PeftAdapter::from_inputs(context.spec().inputs)) {
+      fail_bad_input("an adapter was given with recipe.base.kind \"scratch\"; expected \"huggingface\" and the base " +
+                     std::string("that the adapter was made for"));
+    }
     Parameters parameters({.config = DecoderConfig::from_shape(*recipe.scratch, vocabulary.tokens)});
     initialise_scratch(parameters, recipe.seed);
     return parameters;
   }
   const BaseFiles base = BaseFiles::from_inputs(context.spec().inputs);
   DecoderConfig config = base.read_config();
+  const std::optional<PeftAdapter> adapter = PeftAdapter::from_inputs(context.spec().inputs);
+  if (adapter) adapter->check_agrees(recipe.trainable);
   // Rows that the base lacks are trained even where they are not item tokens: a frozen random row is of no use.
   const int64_t first_trained = std::min(vocabulary.first_item, config.vocabulary);
   config.vocabulary = vocabulary.tokens;
-  Parameters parameters({.config = config, .trainable = recipe.trainable, .first_trained_row = first_trained});
+  Parameters::FirstTrainedRows first_rows{.embedding = first_trained, .head = first_trained};
+  if (adapter) first_rows = adapter->first_trained_rows(first_trained);
+  Parameters parameters({.config = config, .trainable = recipe.trainable, .first_trained_rows = first_rows});
   load_base(parameters, base, recipe.seed);
-  initialise_adapters(parameters, recipe.seed);
+  if (adapter) {
+    adapter->load_into(parameters);
+  } else {
+    initialise_adapters(parameters, recipe.seed);
+  }
   return parameters;
 }
 

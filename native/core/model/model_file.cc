@@ -28,34 +28,52 @@ Json adapter_config(const Parameters& parameters) {
   json["r"] = parameters.trainable().rank;
   json["lora_alpha"] = parameters.trainable().alpha;
   json["target_modules"] = parameters.trainable().targets;
-  const Parameter& embedding = parameters.at(parameters.embedding());
-  std::vector<int64_t> indices;
-  for (int64_t i = 0; i < embedding.train_rows; ++i) indices.push_back(embedding.train_first_row + i);
+  const auto indices_of = [&](int number) {
+    const Parameter& table = parameters.at(number);
+    std::vector<int64_t> indices;
+    for (int64_t i = 0; i < table.train_rows; ++i) indices.push_back(table.train_first_row + i);
+    return indices;
+  };
   if (parameters.head() == parameters.embedding()) {
-    json["trainable_token_indices"] = indices;
+    json["trainable_token_indices"] = indices_of(parameters.embedding());
   } else {
-    json["trainable_token_indices"] = {{"embed_tokens", indices}, {"lm_head", indices}};
+    json["trainable_token_indices"] = {{"embed_tokens", indices_of(parameters.embedding())},
+                                       {"lm_head", indices_of(parameters.head())}};
   }
   return json;
 }
 
-Trainable read_adapter_config(const std::string& text, int64_t& first_row) {
-  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+struct AdapterConfig {
   Trainable trainable{.lora = true};
+  Parameters::FirstTrainedRows first_rows;
+};
+
+AdapterConfig read_adapter_config(const std::string& text, int64_t vocabulary) {
+  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  AdapterConfig config;
+  Trainable& trainable = config.trainable;
   try {
     trainable.rank = json.at("r").get<int64_t>();
     trainable.alpha = json.at("lora_alpha").get<double>();
     trainable.targets = json.at("target_modules").get<std::vector<std::string>>();
     const Json& tokens = json.at("trainable_token_indices");
-    const Json& indices = tokens.is_object() ? tokens.at("embed_tokens") : tokens;
-    first_row = indices.at(0).get<int64_t>();
+    const auto first_of = [&](const char* module) {
+      return (tokens.is_object() ? tokens.at(module) : tokens).at(0).get<int64_t>();
+    };
+    config.first_rows = {.embedding = first_of("embed_tokens"), .head = first_of("lm_head")};
   } catch (const Json::exception&) {
     fail_bad_input(
         "model: expected adapter_config metadata as written by tune (r, lora_alpha, target_modules, "
         "trainable_token_indices), got " +
         text.substr(0, 200));
   }
-  return trainable;
+  for (const int64_t first : {config.first_rows.embedding, config.first_rows.head}) {
+    if (trainable.rank >= 1 && first >= 0 && first < vocabulary) continue;
+    fail_bad_input("model: expected an adapter_config with r of at least 1 and token indices below " +
+                   std::to_string(vocabulary) + ", got r " + std::to_string(trainable.rank) + " and the first index " +
+                   std::to_string(first));
+  }
+  return config;
 }
 
 // W += scale B A, for a matrix whose adapter the file holds.
@@ -107,9 +125,9 @@ void read_trained(Parameters& parameters, const SafetensorsFile& file) {
 }  // namespace
 
 std::string exported_name(const Parameters& parameters, int number) {
-  const bool partial = parameters.at(number).train_rows < parameters.at(number).shape[0];
-  if (partial && number == parameters.embedding()) return kEmbeddingRows;
-  if (partial && number == parameters.head()) return kHeadRows;
+  const bool is_adapted = parameters.trainable().lora;
+  if (is_adapted && number == parameters.embedding()) return kEmbeddingRows;
+  if (is_adapted && number == parameters.head()) return kHeadRows;
   return parameters.at(number).name;
 }
 
@@ -130,6 +148,17 @@ void write_model(const Parameters& parameters, const std::filesystem::path& path
   writer.write(path);
 }
 
+void write_merged(const Parameters& parameters, const std::filesystem::path& path) {
+  SafetensorsWriter writer;
+  for (int number = 0; number < static_cast<int>(parameters.all().size()); ++number) {
+    const Parameter& parameter = parameters.at(number);
+    writer.add_f32(parameter.name, parameter.shape,
+                   std::span(parameters.data(number), static_cast<size_t>(parameter.elements())));
+  }
+  writer.set_metadata("format", "pt");
+  writer.write(path);
+}
+
 Parameters load_model(const std::filesystem::path& model, const std::map<std::string, std::filesystem::path>& inputs) {
   const SafetensorsFile file = SafetensorsFile::open(model);
   const auto config = file.metadata().find("config");
@@ -145,22 +174,19 @@ Parameters load_model(const std::filesystem::path& model, const std::map<std::st
     read_trained(parameters, file);
     return parameters;
   }
-  int64_t first_row = 0;
-  const Trainable trainable = read_adapter_config(adapter->second, first_row);
-  if (trainable.rank < 1 || first_row < 0 || first_row >= options.config.vocabulary) {
-    fail_bad_input("model: expected an adapter_config with r of at least 1 and token indices below " +
-                   std::to_string(options.config.vocabulary) + ", got r " + std::to_string(trainable.rank) +
-                   " and the first index " + std::to_string(first_row));
-  }
+  const AdapterConfig adapted = read_adapter_config(adapter->second, options.config.vocabulary);
   Parameters parameters(std::move(options));
   load_base(parameters, BaseFiles::from_inputs(inputs), /*seed=*/0);  // every new row is among the trained ones
-  read_table_rows(parameters, {.number = parameters.embedding(), .first = first_row, .name = kEmbeddingRows}, file);
+  read_table_rows(parameters,
+                  {.number = parameters.embedding(), .first = adapted.first_rows.embedding, .name = kEmbeddingRows},
+                  file);
   if (parameters.head() != parameters.embedding()) {
-    read_table_rows(parameters, {.number = parameters.head(), .first = first_row, .name = kHeadRows}, file);
+    read_table_rows(parameters, {.number = parameters.head(), .first = adapted.first_rows.head, .name = kHeadRows},
+                    file);
   }
   for (const LayerNumbers& layer : parameters.layers()) {
     for (const LinearNumbers& linear : {layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down}) {
-      merge_adapter(parameters, linear.weight, file, trainable);
+      merge_adapter(parameters, linear.weight, file, adapted.trainable);
     }
   }
   return parameters;

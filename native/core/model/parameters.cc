@@ -104,7 +104,7 @@ void Parameters::add_adapter(LinearNumbers& linear, const std::string& name, int
 }
 
 void Parameters::number_trained() {
-  const int64_t first = options_.first_trained_row;
+  const FirstTrainedRows& first = options_.first_trained_rows;
   for (size_t i = 0; i < all_.size(); ++i) {
     Parameter& parameter = all_[i];
     const auto number = static_cast<int>(i);
@@ -113,8 +113,8 @@ void Parameters::number_trained() {
     if (!options_.trainable.lora || is_adapter) {
       parameter.train_rows = parameter.shape[0];
     } else if (is_table) {
-      parameter.train_first_row = first;
-      parameter.train_rows = parameter.shape[0] - first;
+      parameter.train_first_row = number == embedding_ ? first.embedding : first.head;
+      parameter.train_rows = parameter.shape[0] - parameter.train_first_row;
     }
     if (parameter.train_rows == 0) continue;
     parameter.gradient_offset = trained_elements_;

@@ -54,10 +54,14 @@ struct LayerNumbers {
 
 class Parameters {
  public:
+  // Under LoRA: of each table the rows from here on are trained. Of a tied head the embedding's counts.
+  struct FirstTrainedRows {
+    int64_t embedding = 0, head = 0;
+  };
   struct Options {
     DecoderConfig config;
     Trainable trainable{};
-    int64_t first_trained_row = 0;  // of embedding and head under LoRA: the first item token
+    FirstTrainedRows first_trained_rows{};
   };
   // Laid out, values zero.
   explicit Parameters(Options options);
@@ -120,6 +124,10 @@ std::string exported_name(const Parameters& parameters, int number);
 
 // The trained parameters by name (only their trained rows), with config and, for LoRA, adapter_config in the metadata.
 void write_model(const Parameters& parameters, const std::filesystem::path& path);
+
+// Every parameter, whatever was trained, without metadata but `format`: a Hugging Face model.safetensors. Adapters must
+// be merged.
+void write_merged(const Parameters& parameters, const std::filesystem::path& path);
 
 // A finished `model` file, ready for inference: every parameter present, adapters merged into their matrices. `inputs`
 // are the job's (base files, only needed when the model is an adapter).
