@@ -1,5 +1,5 @@
 /** Stage 2 of the paper, Alignment Task: tasks are rendered to token shards and the language model is tuned on them. */
-import { tokenizerFiles, weightFiles } from './base-files.js';
+import { adapterFiles, tokenizerFiles, weightFiles } from './base-files.js';
 import type { StageInput, StageResult } from './contract.js';
 import { runStage } from './stage.js';
 
@@ -27,6 +27,7 @@ export function alignTasksStage(input: StageInput): Promise<StageResult> {
         train_examples: stage.output('render', 'train_examples'),
         vocabulary: stage.output('render', 'vocabulary'),
         ...weightFiles(baseFiles),
+        ...adapterFiles(baseFiles),
       },
       // A rank needs a lane of its own.
       workersMax: Math.min(fleet.max, Number(recipes.tune['lanes'])),

@@ -79,7 +79,10 @@ export interface RunPlan {
     evaluate: JsonObject;
     assemble: JsonObject;
   };
-  /** Base model files (`base/config.json`, `base/…safetensors`) of a Hugging Face base; empty for `scratch`. */
+  /**
+   * Files of a Hugging Face base (`base/config.json`, `base/…safetensors`, …) and of the adapter that tuning starts from, if any
+   * (`adapter/…`); empty for `scratch`.
+   */
   baseFiles: Record<string, Digest>;
   fleet: {
     /** Fewest and most workers of a gang. */

@@ -123,6 +123,11 @@ export function requireModelFolder(folder: string): Record<string, string> {
     'base/config.json': config,
     'base/tokenizer.json': requireDataFile(join(full, 'tokenizer.json'), "the model's tokenizer"),
   };
+  // Read by no job: what an exported model's tokenizer is called with.
+  const tokenizerConfig = join(full, 'tokenizer_config.json');
+  if (existsSync(tokenizerConfig)) {
+    files['base/tokenizer_config.json'] = requireDataFile(tokenizerConfig, "the tokenizer's settings");
+  }
   for (const shard of shards.sort()) files[`base/${shard}`] = requireDataFile(join(full, shard), 'model weights');
   return files;
 }

@@ -92,6 +92,12 @@ const model = fields({
     .string()
     .min(1)
     .describe('"scratch", or a Hugging Face model directory (Llama, Mistral, Qwen), relative to the run file.'),
+  adapter: z
+    .string()
+    .min(1)
+    .describe(
+      'A PEFT adapter folder to start from, relative to the run file: LoRA made for the Hugging Face base; brings its rank, alpha and targets.',
+    ),
   train: z
     .union([z.literal('full'), lora])
     .describe('"full", or { lora: { rank, alpha, targets } }: all parameters or low-rank adapters.'),

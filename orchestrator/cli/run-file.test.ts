@@ -197,6 +197,86 @@ describe('files', () => {
   });
 });
 
+describe('an adapter to start from', () => {
+  let folder: string;
+  const write = (config: object): void => {
+    writeFileSync(join(folder, 'lora', 'adapter_config.json'), JSON.stringify({ ...GOOD, ...config }));
+  };
+  // As peft 0.21 writes it: what is off is there, and off.
+  const GOOD = {
+    ...{ peft_type: 'LORA', task_type: 'CAUSAL_LM', bias: 'none', r: 4, lora_alpha: 8, lora_dropout: 0.1 },
+    ...{ target_modules: ['v_proj', 'q_proj'], modules_to_save: null, trainable_token_indices: [10, 11] },
+    ...{ use_dora: false, use_rslora: false, fan_in_fan_out: false, rank_pattern: {}, alpha_pattern: {} },
+    ...{ layers_to_transform: null, init_lora_weights: true, loftq_config: {}, peft_version: '0.21.2' },
+  };
+  const resolveWith = (model: string): ReturnType<typeof resolveRun> =>
+    resolveRun(parseRunFile({ file: 'run.yaml', text: `${SIMULATED}model: { ${model} }\n` }), { baseFolder: folder });
+  beforeEach(() => {
+    folder = mkdtempSync(join(tmpdir(), 'collimate-adapter-'));
+    for (const name of ['llm', 'lora']) mkdirSync(join(folder, name));
+    writeFileSync(join(folder, 'llm', 'config.json'), '{"model_type": "llama"}');
+    for (const name of ['tokenizer.json', 'tokenizer_config.json', 'model.safetensors']) {
+      writeFileSync(join(folder, 'llm', name), '{}');
+    }
+    writeFileSync(join(folder, 'lora', 'adapter_model.safetensors'), 'weights');
+    write({});
+  });
+  afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+  test('brings its form and its two files', () => {
+    const run = resolveWith('base: llm, adapter: lora');
+    expect(run.plan.recipes.tune['trainable']).toEqual({
+      ...{ kind: 'lora', rank: 4, alpha: 8 },
+      targets: ['q_proj', 'v_proj'],
+    });
+    expect(Object.keys(run.basePaths)).toEqual([
+      ...['base/config.json', 'base/tokenizer.json', 'base/tokenizer_config.json', 'base/model.safetensors'],
+      ...['adapter/adapter_config.json', 'adapter/adapter_model.safetensors'],
+    ]);
+    const same = resolveWith('base: llm, adapter: lora, train: { lora: { rank: 4, targets: [q_proj, v_proj] } }');
+    expect(same.plan.recipes).toEqual(run.plan.recipes);
+  });
+
+  test.each([
+    ['train: full', 'run.yaml:3:43: model.train: expected low-rank adapters with "adapter", got "full"'],
+    ['train: { lora: { rank: 8 } }', "run.yaml:3:59: model.train.lora.rank: expected the adapter's 4, got 8"],
+    ['train: { lora: { alpha: 4 } }', "run.yaml:3:60: model.train.lora.alpha: expected the adapter's 8, got 4"],
+    ['train: { lora: { targets: [q_proj] } }', "model.train.lora.targets: expected the adapter's"],
+  ])('refuses the conflicting %s', (train, message) => {
+    expect(() => resolveWith(`base: llm, adapter: lora, ${train}`)).toThrow(message);
+  });
+
+  test.each([
+    [{ peft_type: 'LOHA' }, 'peft_type'],
+    [{ task_type: 'SEQ_CLS' }, 'task_type'],
+    [{ bias: 'all' }, 'bias'],
+    [{ use_dora: true }, 'use_dora'],
+    [{ use_rslora: true }, 'use_rslora'],
+    [{ fan_in_fan_out: true }, 'fan_in_fan_out'],
+    [{ rank_pattern: { q_proj: 2 } }, 'rank_pattern'],
+    [{ alpha_pattern: { q_proj: 2 } }, 'alpha_pattern'],
+    [{ layers_to_transform: [0] }, 'layers_to_transform'],
+    [{ init_lora_weights: 'pissa' }, 'init_lora_weights'],
+    [{ target_modules: 'all-linear' }, 'target_modules'],
+    [{ target_modules: ['q_proj', 'lm_head'] }, 'target_modules'],
+    [{ r: 0 }, 'r'],
+    [{ lora_alpha: null }, 'lora_alpha'],
+    [{ of_tomorrow: 1 }, 'of_tomorrow'],
+  ])('refuses %j by the name of the field', (change, field) => {
+    write(change);
+    expect(() => resolveWith('base: llm, adapter: lora')).toThrow(
+      new RegExp(`run\\.yaml:3:30: model\\.adapter: .*adapter_config\\.json: field "${field}": expected .*, got `),
+    );
+  });
+
+  test('needs a base of its own, a folder and both files', () => {
+    expect(() => resolveWith('adapter: lora')).toThrow(/expected only with a Hugging Face model as "base"/);
+    expect(() => resolveWith('base: llm, adapter: none')).toThrow(/expected a PEFT adapter folder at .*none/);
+    rmSync(join(folder, 'lora', 'adapter_model.safetensors'));
+    expect(() => resolveWith('base: llm, adapter: lora')).toThrow(/expected the adapter's weights at/);
+  });
+});
+
 describe('the plan', () => {
   test('fleet, checkpoints and name never enter a recipe', () => {
     const plain = resolveRun(parseRunFile({ file: 'r', text: SIMULATED }), { baseFolder: '.' }).plan;

@@ -10,6 +10,7 @@ import { resolve } from 'node:path';
 import { type Digest, type RunPlan } from '../../workflows/contract.js';
 import { BadInputError } from '../recommender/domain-job.js';
 import { type RecipeOverrides, type Recipes, resolveRecipes, type TuneOverrides } from '../recommender/recipes.js';
+import { type AdapterSource, conflictsWith, requireAdapterFolder } from './adapter-source.js';
 import { CliError } from './cli-error.js';
 import { recogniseDataFolder, requireDataFile, requireModelFolder } from './data-source.js';
 import { type LoadedRunFile } from './run-file.js';
@@ -45,13 +46,15 @@ export function resolveRun(
   const basePaths = isScratch(value)
     ? {}
     : located(loaded, ['model', 'base'], () => requireModelFolder(near(value.model?.base ?? '')));
-  const recipes = resolveOverrides({ ...overridesOf(value), ...data.overrides });
+  const adapter = located(loaded, ['model', 'adapter'], () => adapterOf(value, near));
+  const recipes = resolveOverrides({ ...overridesOf(value, adapter), ...data.overrides });
   const fleet = {
     min: value.fleet?.workers?.min ?? PLAN_DEFAULTS.fleet.min,
     max: value.fleet?.workers?.max ?? Math.max(PLAN_DEFAULTS.fleet.max, value.fleet?.workers?.min ?? 0),
     waitSeconds: value.fleet?.waitSeconds ?? PLAN_DEFAULTS.fleet.waitSeconds,
   };
-  const findings = [...checkRecipes(recipes), ...checkFleet(fleet), ...checkModel(value)];
+  const conflicts = adapter === null ? [] : conflictsWith(adapter.trainable, value.model?.train);
+  const findings = [...checkRecipes(recipes), ...checkFleet(fleet), ...checkModel(value), ...conflicts];
   if (findings.length > 0) throw new CliError('badInput', loaded.locate(findings).join('\n'));
   return {
     plan: {
@@ -66,7 +69,7 @@ export function resolveRun(
       publish: value.publish !== false,
     },
     inputPaths: data.inputPaths,
-    basePaths,
+    basePaths: { ...basePaths, ...adapter?.files },
   };
 }
 
@@ -100,6 +103,17 @@ function isScratch(value: RunFile): boolean {
   return (value.model?.base ?? 'scratch') === 'scratch';
 }
 
+function adapterOf(value: RunFile, near: (path: string) => string): AdapterSource | null {
+  if (value.model?.adapter === undefined) return null;
+  if (isScratch(value)) {
+    throw new CliError(
+      'badInput',
+      'expected only with a Hugging Face model as "base", got "scratch"; name the model that the adapter was made for',
+    );
+  }
+  return requireAdapterFolder(near(value.model.adapter));
+}
+
 function resolveData(
   data: RunFile['data'],
   near: (path: string) => string,
@@ -130,13 +144,14 @@ function definedOf<T extends object, K extends keyof T>(value: T, ...keys: K[]):
 }
 
 /** The run file's sections as overrides of the recipes. */
-function overridesOf(value: RunFile): RecipeOverrides {
+function overridesOf(value: RunFile, adapter: AdapterSource | null): RecipeOverrides {
   const { text, ...dccf } = value.embed ?? {};
   const rank = without(value.rank ?? {}, 'shardPrompts');
-  const { train, ...scratch } = without(value.model ?? {}, 'base');
+  const { train, ...scratch } = without(without(value.model ?? {}, 'base'), 'adapter');
   const tune: TuneOverrides = { ...value.tune };
   tune.base = isScratch(value) ? { kind: 'scratch', ...scratch } : { kind: 'huggingface' };
-  if (train === 'full') tune.trainable = { kind: 'full' };
+  if (adapter !== null) tune.trainable = adapter.trainable;
+  else if (train === 'full') tune.trainable = { kind: 'full' };
   else if (train !== undefined) tune.trainable = { kind: 'lora', ...train.lora };
   const { cooccurrence, ...evaluate } = value.evaluate ?? {};
   const overrides: RecipeOverrides = {

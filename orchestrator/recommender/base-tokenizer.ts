@@ -2,7 +2,9 @@
  * The tokenizer that prompts are rendered with: learned from the item text, or a base model's own with the item tokens appended.
  *
  * 1. Item token ids are consecutive, level by level, and start at `firstItemToken`; nothing else has an id from there on.
- * 2. With a base model they start behind its embedding table, so that no pretrained row changes its meaning.
+ * 2. With a base model they start behind its embedding table, so that no pretrained row changes its meaning. A table is often
+ *    larger than the base's tokenizer: the ids between are named, as are those that round the vocabulary up, because the Rust
+ *    tokenizers number added tokens one after the other, whatever ids the file gives them.
  */
 import { Tokenizer } from '@huggingface/tokenizers';
 import { BadInputError } from './domain-job.js';
@@ -12,6 +14,7 @@ import {
   SPECIAL_TOKENS,
   TEXT_VOCABULARY_MIN,
   tokenizerFile,
+  unusedTokenEntries,
 } from './tokenizer-training.js';
 
 export interface ItemCodesShape {
@@ -31,6 +34,7 @@ export interface PromptTokenizer {
 }
 
 const SIZE_MULTIPLE = 8;
+const roundedUp = (size: number): number => Math.ceil(size / SIZE_MULTIPLE) * SIZE_MULTIPLE;
 
 /** The part of the library that is used. Its own declarations import without file endings, which strict resolution refuses. */
 type TokenizerConstructor = new (
@@ -58,18 +62,29 @@ export function extendedPromptTokenizer(
   shape: ItemCodesShape,
 ): PromptTokenizer {
   const base = tokenizerJson as
-    { added_tokens?: { id: number }[]; model?: { vocab?: Record<string, number> } } | undefined;
+    { added_tokens?: { id: number; content: string }[]; model?: { vocab?: Record<string, number> } } | undefined;
   const config = configJson as { vocab_size?: unknown; bos_token_id?: unknown } | undefined;
   const vocab = base?.model?.vocab;
   if (vocab === undefined || typeof config?.vocab_size !== 'number') {
     throw new BadInputError('base model: expected tokenizer.json with model.vocab and config.json with vocab_size');
   }
   const added = base?.added_tokens ?? [];
-  let firstItemToken = config.vocab_size;
-  for (const id of [...Object.values(vocab), ...added.map((token) => token.id)]) {
-    if (id >= firstItemToken) firstItemToken = id + 1;
+  let known = 0;
+  for (const id of [...Object.values(vocab), ...added.map((token) => token.id)]) known = Math.max(known, id + 1);
+  const firstItemToken = Math.max(known, config.vocab_size);
+  const itemTokens = itemTokenEntries({ ...shape, firstId: firstItemToken });
+  const names = new Set([...Object.keys(vocab), ...added.map((token) => token.content)]);
+  const taken = itemTokens.find((token) => names.has(token.content));
+  if (taken !== undefined) {
+    throw new BadInputError(
+      `base model: expected a tokenizer without item tokens, got one that has "${taken.content}"; give the model that was tuned, ` +
+        'not one that came of it (to go on from an adapter, name it as the adapter)',
+    );
   }
-  const file = { ...base, added_tokens: [...added, ...itemTokenEntries({ ...shape, firstId: firstItemToken })] };
+  const end = firstItemToken + itemTokens.length;
+  const unused = [...unusedTokenEntries(known, firstItemToken), ...unusedTokenEntries(end, roundedUp(end))];
+  const byId = [...itemTokens, ...unused].sort((a, b) => a.id - b.id);
+  const file = { ...base, added_tokens: [...added, ...byId] };
   const bosToken = typeof config.bos_token_id === 'number' ? config.bos_token_id : null;
   return promptTokenizer(file, { firstItemToken, shape, bosToken });
 }
@@ -83,7 +98,7 @@ function promptTokenizer(
   return {
     file,
     firstItemToken,
-    vocabularySize: Math.ceil(end / SIZE_MULTIPLE) * SIZE_MULTIPLE,
+    vocabularySize: roundedUp(end),
     bosToken,
     encode: (text) => tokenizer.encode(text, { add_special_tokens: false }).ids,
   };

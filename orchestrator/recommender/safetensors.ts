@@ -6,7 +6,7 @@
  *    element size and a memory-mapping reader may use it in place.
  * 3. A reader checks every offset and size before it touches data; a bad file is a BadInputError that names file and tensor.
  */
-import { readFile } from 'node:fs/promises';
+import { open, readFile } from 'node:fs/promises';
 import { writeFileAtomically } from './files.js';
 import { BadInputError } from './domain-job.js';
 
@@ -60,6 +60,25 @@ export function encodeSafetensors(tensors: Record<string, Tensor>, metadata: Rec
   length.writeBigUInt64LE(BigInt(padded.length));
   const parts = laidOut.map(({ tensor: { data } }) => Buffer.from(data.buffer, data.byteOffset, data.byteLength));
   return Buffer.concat([length, padded, ...parts]);
+}
+
+/** Only `__metadata__` of a file that may be large. */
+export async function readSafetensorsMetadata(path: string): Promise<Record<string, string>> {
+  const fail = (problem: string): never => {
+    throw new BadInputError(`${path}: not a safetensors file: ${problem}; make or copy the file again`);
+  };
+  const file = await open(path, 'r');
+  try {
+    const length = Buffer.alloc(8);
+    const { bytesRead } = await file.read(length, 0, 8, 0);
+    const headerBytes = bytesRead === 8 ? Number(length.readBigUInt64LE()) : HEADER_BYTES_MAX + 1;
+    if (headerBytes > HEADER_BYTES_MAX) fail(`expected a header of at most ${HEADER_BYTES_MAX} bytes, got another`);
+    const header = Buffer.alloc(headerBytes);
+    await file.read(header, 0, headerBytes, 8);
+    return (parseHeader(header, fail)['__metadata__'] ?? {}) as unknown as Record<string, string>;
+  } finally {
+    await file.close();
+  }
 }
 
 export class SafetensorsFile {

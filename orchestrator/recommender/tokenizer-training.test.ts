@@ -81,6 +81,23 @@ describe('a base tokenizer with item tokens', () => {
     expect(short).toMatchObject({ firstItemToken: 360, bosToken: null });
   });
 
+  it('names every id behind the text in one row, as readers that count added tokens need it', () => {
+    const { file } = extendedPromptTokenizer({ tokenizerJson: base, configJson: { vocab_size: 363 } }, SHAPE);
+    const { added_tokens: added } = file as { added_tokens: { id: number; content: string }[] };
+    const behindText = added.filter(({ id }) => id >= 360);
+    expect(behindText.map(({ id }) => id)).toEqual(Array.from({ length: 376 - 360 }, (_, i) => 360 + i));
+    expect(behindText.slice(0, 4).map(({ content }) => content)).toEqual([
+      '<unused_360>',
+      '<unused_361>',
+      '<unused_362>',
+      '<a_0>',
+    ]);
+    expect(behindText.at(-1)?.content).toBe('<unused_375>');
+    expect(() => extendedPromptTokenizer({ tokenizerJson: file, configJson: { vocab_size: 376 } }, SHAPE)).toThrow(
+      /expected a tokenizer without item tokens, got one that has "<a_0>"/,
+    );
+  });
+
   it('needs both files', () => {
     expect(() => extendedPromptTokenizer({ tokenizerJson: {}, configJson: { vocab_size: 1 } }, SHAPE)).toThrow(
       /expected tokenizer\.json with model\.vocab/,

@@ -86,6 +86,13 @@ export function itemTokenEntries({
   );
 }
 
+/** Names for ids from `first` to before `end` that no text and no item has. */
+export function unusedTokenEntries(first: number, end: number): AddedTokenEntry[] {
+  return Array.from({ length: Math.max(0, end - first) }, (_, i) =>
+    addedToken({ id: first + i, content: `<unused_${first + i}>`, special: true }),
+  );
+}
+
 export function tokenizerFile(learned: LearnedTokenizer, itemTokens: AddedTokenEntry[]): TokenizerFile {
   const vocab = Object.fromEntries(learned.tokens.map((token, id) => [token, id]));
   const byteLevel = { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true };

@@ -49,7 +49,7 @@ VocabularySizes read_vocabulary(const std::filesystem::path& path) {
 
 Parameters make_parameters(JobContext& context, const TuneRecipe& recipe, const VocabularySizes& vocabulary) {
   if (recipe.scratch) {
-    if (PeftAdapter::from_inputs(context.spec().inputs)) {
+    if (context.has_input("adapter/adapter_config.json") || context.has_input("adapter/adapter_model.safetensors")) {
       fail_bad_input("an adapter was given with recipe.base.kind \"scratch\"; expected \"huggingface\" and the base " +
                      std::string("that the adapter was made for"));
     }
@@ -59,7 +59,7 @@ Parameters make_parameters(JobContext& context, const TuneRecipe& recipe, const 
   }
   const BaseFiles base = BaseFiles::from_inputs(context.spec().inputs);
   DecoderConfig config = base.read_config();
-  const std::optional<PeftAdapter> adapter = PeftAdapter::from_inputs(context.spec().inputs);
+  const std::optional<PeftAdapter> adapter = PeftAdapter::from_inputs(context.spec().inputs, config);
   if (adapter) adapter->check_agrees(recipe.trainable);
   // Rows that the base lacks are trained even where they are not item tokens: a frozen random row is of no use.
   const int64_t first_trained = std::min(vocabulary.first_item, config.vocabulary);

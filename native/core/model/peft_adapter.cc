@@ -100,7 +100,8 @@ std::string shape_text(const std::vector<int64_t>& shape) { return Json(shape).d
 
 }  // namespace
 
-std::optional<PeftAdapter> PeftAdapter::from_inputs(const std::map<std::string, std::filesystem::path>& inputs) {
+std::optional<PeftAdapter> PeftAdapter::from_inputs(const std::map<std::string, std::filesystem::path>& inputs,
+                                                    const DecoderConfig& base) {
   const auto config = inputs.find("adapter/adapter_config.json");
   const auto weights = inputs.find("adapter/adapter_model.safetensors");
   if (config == inputs.end() && weights == inputs.end()) return std::nullopt;
@@ -108,18 +109,22 @@ std::optional<PeftAdapter> PeftAdapter::from_inputs(const std::map<std::string, 
     fail_bad_input("an adapter needs the inputs \"adapter/adapter_config.json\" and " +
                    std::string("\"adapter/adapter_model.safetensors\", got only one of them"));
   }
-  return PeftAdapter(read_text_file(config->second), SafetensorsFile::open(weights->second));
+  return PeftAdapter({.config = config->second, .weights = weights->second, .tied_base = base.tie_embeddings});
 }
 
-PeftAdapter::PeftAdapter(const std::string& config_text, SafetensorsFile file)
+PeftAdapter::PeftAdapter(const Source& source)
     : embedding_{.module = "embed_tokens", .prefix = kPrefix + "model.embed_tokens"},
       head_{.module = "lm_head", .prefix = kPrefix + "lm_head"},
-      file_(std::move(file)) {
-  const Json config = Json::parse(config_text, nullptr, /*allow_exceptions=*/false);
+      file_(SafetensorsFile::open(source.weights)) {
+  const Json config = Json::parse(read_text_file(source.config), nullptr, /*allow_exceptions=*/false);
   if (!config.is_object()) fail_bad_input("adapter_config.json: expected a JSON object, got something else");
   check_fields(config);
   trainable_ = read_trainable(config);
   read_tables(config);
+  // PEFT then trains one table under both names, and lists it under one of them.
+  if (source.tied_base && config.value("ensure_weight_tying", Json()) == true) {
+    embedding_.saved = head_.saved = embedding_.saved || head_.saved;
+  }
 }
 
 void PeftAdapter::read_tables(const Json& config) {

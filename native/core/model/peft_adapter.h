@@ -22,9 +22,10 @@ namespace collimate {
 
 class PeftAdapter {
  public:
-  // From the job inputs adapter/adapter_config.json and adapter/adapter_model.safetensors; nothing when both are
-  // absent.
-  static std::optional<PeftAdapter> from_inputs(const std::map<std::string, std::filesystem::path>& inputs);
+  // From the job inputs adapter/adapter_config.json and adapter/adapter_model.safetensors, for this base; nothing when
+  // both are absent.
+  static std::optional<PeftAdapter> from_inputs(const std::map<std::string, std::filesystem::path>& inputs,
+                                                const DecoderConfig& base);
 
   // JobFailure(bad_input) naming the field in which the recipe says something else.
   void check_agrees(const Trainable& recipe) const;
@@ -41,7 +42,12 @@ class PeftAdapter {
     std::vector<int64_t> indices{};
   };
 
-  PeftAdapter(const std::string& config_text, SafetensorsFile file);
+  struct Source {
+    const std::filesystem::path& config;
+    const std::filesystem::path& weights;
+    bool tied_base = false;  // its head is its embedding
+  };
+  explicit PeftAdapter(const Source& source);
   void read_tables(const Json& config);
   void read_token_indices(const Json& config);
   static bool is_of(const Table& table, const std::string& name);  // whether the table has such a tensor
