@@ -1,4 +1,7 @@
-/** Two projects: unit tests beside the source, and end-to-end tests on real processes, one file at a time. */
+/**
+ * Projects: unit tests beside the source; end-to-end tests on real processes, one file at a time; and long ones, which `npm test`
+ * leaves out.
+ */
 import { defineConfig } from 'vitest/config';
 
 export default defineConfig({
@@ -16,11 +19,13 @@ export default defineConfig({
         test: {
           name: 'e2e',
           include: ['test/**/*.test.ts'],
+          exclude: ['test/long/**'],
           testTimeout: 180_000,
           hookTimeout: 120_000,
           fileParallelism: false,
         },
       },
+      { test: { name: 'long', include: ['test/long/**/*.test.ts'], fileParallelism: false } },
     ],
   },
 });

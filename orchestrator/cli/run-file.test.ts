@@ -307,7 +307,7 @@ describe('the plan', () => {
     expect(makeRunId('shop', new Date('2026-01-02T03:04:05Z'))).toMatch(/^shop-20260102-030405-[0-9a-f]{4}$/);
   });
 
-  test.each(['demo', 'scientific', 'tiny'])('the example %s.yaml is valid', (name) => {
+  test.each(['demo', 'scientific', 'tiny', 'pretrained'])('the example %s.yaml is valid', (name) => {
     const file = join(projectRoot, 'deploy', 'examples', `${name}.yaml`);
     expect(loadRunFile(file).value.name).toBe(name);
   });
