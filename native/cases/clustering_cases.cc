@@ -68,26 +68,25 @@ Case lloyd(const Shape& s) {
 
 ResidualCodebooks books(const Shape& s, Tensors& t) { return {s.levels, s.clusters, s.dim, values(t, "centroids")}; }
 
-Case encode(const Shape& s) {
+Case encode(const Shape& s, int64_t beam) {
   return {.op = "residual_encode",
-          .name = std::string("residual_encode/") + s.what,
+          .name = std::string("residual_encode/") + s.what + (beam > 1 ? ", beam " + std::to_string(beam) : ""),
           .scale = s.scale,
+          .parameters = {{"beam", static_cast<double>(beam)}},
           .make =
               [s] {
                 Maker make;
                 return make.normal("rows", s.rows_shape())
                     .normal("centroids", {s.levels, s.clusters, s.dim}, 0.5f)
                     .integer_output("codes", {s.rows, s.levels})
-                    .output("residuals", s.rows_shape())
                     .output("squared_distance", {s.rows})
                     .tensors;
               },
           .run =
-              [s](Pool& pool, Tensors& t) {
-                residual_encode(pool, matrix(s, t), books(s, t),
-                                {.codes = t.at("codes").i32,
-                                 .residuals = values(t, "residuals"),
-                                 .squared_distance = values(t, "squared_distance")});
+              [=](Pool& pool, Tensors& t) {
+                residual_encode(
+                    pool, matrix(s, t), books(s, t),
+                    {.beam = beam, .codes = t.at("codes").i32, .squared_distance = values(t, "squared_distance")});
               },
           .work = {.flop = s.scores(), .bytes = 2 * s.row_bytes(), .bf16_products = true},
           .tolerance = 2e-6,
@@ -125,7 +124,8 @@ void add_clustering_cases(std::vector<Case>& list) {
   for (const Shape& shape :
        {Shape{"odd", Scale::tiny, 37, 7, 5, 3}, Shape{"20000 x 64", Scale::bench, 20000, 64, 256, 4},
         Shape{"5000 x 768", Scale::bench, 5000, 768, 256, 4}}) {
-    list.push_back(encode(shape));
+    list.push_back(encode(shape, 1));
+    list.push_back(encode(shape, 5));
     list.push_back(decode(shape));
   }
 }

@@ -105,7 +105,7 @@ TEST_CASE("decoder in bf16: frozen matrices are let go without changing a byte; 
         {.config = DecoderConfig::from_shape(
              {.layers = 2, .dim = 64, .heads = 4, .kv_heads = 2, .ffn_dim = 256, .tie_embeddings = tie}, 400),
          .trainable = {.lora = true, .rank = 4, .alpha = 8.0, .targets = {"q_proj", "down_proj"}},
-         .first_trained_row = 400});
+         .first_trained_rows = {400, 400}});
     const auto values = random_values(static_cast<int64_t>(parameters.values().size()), 12, 0.2f);
     std::copy(values.begin(), values.end(), parameters.values().begin());
     const Bf16Weights packed(parameters, pool);

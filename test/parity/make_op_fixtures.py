@@ -318,11 +318,15 @@ def lloyd_step(t, p):
 
 @op
 def residual_encode(t, p):
-    left, codes = t["rows"].numpy().copy(), []
-    for level in t["centroids"].numpy():
-        codes.append(nearest(left, level)[0])
-        left -= level[codes[-1]]
-    return dict(codes=np.stack(codes, 1), residuals=left, squared_distance=(left ** 2).sum(-1))
+    codes, distances = [], []
+    for row in t["rows"].numpy():
+        sums = [((), row)]  # codes so far, and what they leave
+        for level in t["centroids"].numpy():
+            grown = [(path + (code,), left - entry) for path, left in sums for code, entry in enumerate(level)]
+            sums = sorted(grown, key=lambda one: (one[1] ** 2).sum())[:int(p["beam"])]
+        codes.append(sums[0][0])
+        distances.append((sums[0][1] ** 2).sum())
+    return dict(codes=np.array(codes), squared_distance=np.array(distances))
 
 
 @op
