@@ -14,6 +14,8 @@ import { CliError, messageOf } from './cli-error.js';
 import { projectRoot } from './project-paths.js';
 
 const OUTPUT_BYTES_MAX = 16 * 1024 * 1024;
+/** Merging the largest base reads and writes tens of gigabytes. */
+const DEADLINE_MS = 3_600_000;
 
 export interface NativeJob {
   kind: string;
@@ -52,7 +54,7 @@ export async function runNativeJob(job: NativeJob): Promise<{ outputs: Record<st
 
 function linesOf(program: string, args: string[]): Promise<{ lines: NativeEvent[]; failure: string }> {
   return new Promise((resolve) => {
-    execFile(program, args, { maxBuffer: OUTPUT_BYTES_MAX }, (error, stdout, stderr) => {
+    execFile(program, args, { maxBuffer: OUTPUT_BYTES_MAX, timeout: DEADLINE_MS }, (error, stdout, stderr) => {
       const lines = stdout.split('\n').filter(Boolean).flatMap(parsed);
       resolve({ lines, failure: stderr.trim() || (error === null ? 'no result' : messageOf(error)) });
     });
