@@ -2,8 +2,8 @@
 //
 // Usage: bench_dccf [name=value ...] with threads, epochs, batch, rows (contrastRowsMax), dim, layers, intents, rate,
 // contrast, temperature, decay; graph=<graph.safetensors> replaces the planted graph, out=<file> writes the embeddings.
-// The planted graph has users=3000, items=1000, 10 edges a user within blocks. Not measured: reading files,
-// checkpoints.
+// The planted graph has users=3000, items=1000, edges=10 a user (equal ones merged) within blocks. Gowalla's size:
+// users=50000 items=57000 edges=30 batch=10240 intents=128. Not measured: reading files, checkpoints.
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -27,15 +27,15 @@ double number(const Arguments& arguments, const char* name, double otherwise) {
   return found == arguments.end() ? otherwise : std::atof(found->second.c_str());
 }
 
-// Ten items a user, eight of them from the user's own block of 50.
-dccf::Graph planted_graph(int64_t users, int64_t items) {
+// `edges` items a user, four fifths of them from the user's own block of 50.
+dccf::Graph planted_graph(int64_t users, int64_t items, int64_t edges) {
   std::vector<int32_t> edge_users, edge_items;
   const int64_t blocks = std::max<int64_t>(1, items / 50);
   for (int64_t u = 0; u < users; ++u) {
     std::vector<int32_t> row;
-    for (int64_t e = 0; e < 10; ++e) {
-      const uint32_t draw = random_u32({.seed = 1, .stream = 1}, u * 10 + e);
-      const int64_t item = e < 8 ? (u % blocks) * 50 + draw % 50 : draw % items;
+    for (int64_t e = 0; e < edges; ++e) {
+      const uint32_t draw = random_u32({.seed = 1, .stream = 1}, u * edges + e);
+      const int64_t item = 5 * e < 4 * edges ? (u % blocks) * 50 + draw % 50 : draw % items;
       row.push_back(static_cast<int32_t>(item % items));
     }
     std::sort(row.begin(), row.end());
@@ -52,7 +52,8 @@ dccf::Graph load_graph(const Arguments& arguments) {
   const auto path = arguments.find("graph");
   if (path == arguments.end())
     return planted_graph(static_cast<int64_t>(number(arguments, "users", 3000)),
-                         static_cast<int64_t>(number(arguments, "items", 1000)));
+                         static_cast<int64_t>(number(arguments, "items", 1000)),
+                         static_cast<int64_t>(number(arguments, "edges", 10)));
   const SafetensorsFile file = SafetensorsFile::open(path->second);
   const std::span<const int64_t> counts = file.i64("counts", {2});
   return {counts[0], counts[1], file.i32("users", {-1}), file.i32("items", {-1})};
