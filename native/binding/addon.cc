@@ -39,7 +39,7 @@ Napi::Value start_job(const Napi::CallbackInfo& info) {
   JobStart start;
   start.spec = job_spec_from_json(options);
   start.gang = gang_from_json(options.contains("gang") ? options["gang"] : Json());
-  if (info[1].IsExternal()) start.listener.emplace(std::move(*info[1].As<ListenerHandle>().Data()));
+  start.listener = take_listener(info[1]);
   return NativeJob::start(info.Env(), std::move(start), info[2].As<Napi::Object>());
 }
 

@@ -22,7 +22,9 @@ Napi::Error to_js_error(Napi::Env env, std::exception_ptr error) {
   try {
     std::rethrow_exception(error);
   } catch (const JobFailure& failure) {
-    return make(env, failure_cause_name(failure.cause()), failure.what());
+    Napi::Error error = make(env, failure_cause_name(failure.cause()), failure.what());
+    if (failure.step()) error.Set("step", Napi::Number::New(env, static_cast<double>(*failure.step())));
+    return error;
   } catch (const JobAborted& aborted) {
     return make(env, "aborted", aborted.what());
   } catch (const std::bad_alloc&) {

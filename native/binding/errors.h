@@ -7,7 +7,8 @@
 
 namespace collimate::binding {
 
-// An Error whose `code` is the failure's cause ("bad_input", "peer_lost", ...), or "aborted".
+// An Error whose `code` is the failure's cause ("bad_input", "peer_lost", ...), or "aborted". Where
+// the failure tells a step, so does the error.
 Napi::Error to_js_error(Napi::Env env, std::exception_ptr error);
 
 // Runs body; whatever C++ exception leaves it is thrown as the JavaScript error above.

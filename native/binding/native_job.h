@@ -29,9 +29,12 @@ struct JobStart {
   std::optional<TcpListener> listener;
 };
 
+// The argument of startJob and rejoin; nothing for null.
+std::optional<TcpListener> take_listener(const Napi::Value& handle);
+
 class NativeJob : public JobHost {
  public:
-  // Returns {promise, requestControl(flags), abort()}.
+  // Returns {promise, requestControl(flags), abort(), park(), rejoin(gangJson, listener | null), progress()}.
   static Napi::Object start(Napi::Env env, JobStart start, const Napi::Object& hooks);
   explicit NativeJob(Napi::Env env);
   ~NativeJob() override;
@@ -41,6 +44,8 @@ class NativeJob : public JobHost {
   void on_checkpoint(int64_t step, const std::filesystem::path& folder, double seconds) override;
   uint32_t take_control() override { return control_.take(); }
   bool aborted() override { return control_.aborted(); }
+  void on_ready(int64_t step) override;
+  void on_parked(int64_t step, ParkReason reason, const std::string& message) override;
 
  private:
   using Task = std::function<void(Napi::Env)>;
@@ -48,6 +53,9 @@ class NativeJob : public JobHost {
   static void on_environment_end(void* job);
   using Queue = Napi::TypedThreadSafeFunction<NativeJob, Task, call_js>;
 
+  static Napi::Object handle_of(Napi::Env env, const std::shared_ptr<NativeJob>& job);
+  void rejoin(const Napi::CallbackInfo& info);
+  Napi::Object progress_object(Napi::Env env);
   void run(JobStart start);
   void post(Task task);
   void call_hook(Napi::Env env, Napi::FunctionReference& hook, const std::vector<napi_value>& args);
@@ -62,6 +70,7 @@ class NativeJob : public JobHost {
   Napi::FunctionReference on_step_hook_;
   Napi::FunctionReference on_log_hook_;
   Napi::FunctionReference on_checkpoint_hook_;
+  Napi::FunctionReference on_ready_hook_, on_parked_hook_;  // may be empty
   std::optional<Napi::Error> hook_error_;
   std::shared_ptr<NativeJob> self_;  // until settled
 };

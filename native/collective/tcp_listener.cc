@@ -59,6 +59,12 @@ TcpListener::~TcpListener() { tcp::Descriptor closed(fd_); }
 TcpListener::TcpListener(TcpListener&& other) noexcept
     : fd_(std::exchange(other.fd_, -1)), host_(std::move(other.host_)) {}
 
+TcpListener& TcpListener::operator=(TcpListener&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  std::swap(host_, other.host_);
+  return *this;
+}
+
 std::string TcpListener::address() const {
   sockaddr_storage bound{};
   socklen_t size = sizeof(bound);

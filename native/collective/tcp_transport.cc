@@ -39,6 +39,7 @@ TcpTransport::TcpTransport(const TcpGang& gang, std::vector<Descriptor> streams)
 }
 
 void TcpTransport::lose(const std::string& message) {
+  set_waiting_for(-1);
   lost_ = message;
   // Closing tells the other survivors at once.
   for (Descriptor& stream : streams_) stream.reset();
@@ -113,6 +114,7 @@ void TcpTransport::wait_for_events(std::vector<Progress>& progress) {
     peers.push_back(peer);
     earliest = std::min(earliest, p.last_byte);
   }
+  set_waiting_for(static_cast<int>(peers.front()));
   const auto deadline = earliest + std::chrono::milliseconds(silence_timeout_ms_ + 1);
   const int ready = ::poll(polled.data(), polled.size(), remaining_ms(deadline));
   if (ready == 0) check_silence(progress);
@@ -151,7 +153,10 @@ void TcpTransport::exchange(std::span<const SendPart> sends, std::span<const Rec
       if (p.readable) receive_some(peer, p);
       busy = busy || p.busy();
     }
-    if (!busy) return;
+    if (!busy) {
+      set_waiting_for(-1);
+      return;
+    }
     wait_for_events(progress);
   }
 }

@@ -33,6 +33,17 @@ class Transport {
   virtual void exchange(std::span<const SendPart> sends, std::span<const RecvPart> recvs) = 0;
   // Makes a blocked or later exchange fail at once; callable from any thread.
   virtual void abort() = 0;
+
+  // While an exchange waits, `waiting_for` holds the lowest rank with unfinished parts, else -1. It outlives this.
+  void tell_waiting(std::atomic<int>* waiting_for) { waiting_for_ = waiting_for; }
+
+ protected:
+  void set_waiting_for(int rank) {
+    if (waiting_for_ != nullptr) waiting_for_->store(rank, std::memory_order_relaxed);
+  }
+
+ private:
+  std::atomic<int>* waiting_for_ = nullptr;
 };
 
 // A listening socket on `host` (a private interface), made before the addresses of the gang are known. Port 0 lets the
@@ -42,6 +53,7 @@ class TcpListener {
   explicit TcpListener(const std::string& host, int port = 0);
   ~TcpListener();
   TcpListener(TcpListener&&) noexcept;
+  TcpListener& operator=(TcpListener&&) noexcept;
   std::string address() const;  // host:port
   int release();                // the descriptor; the listener no longer owns it
 

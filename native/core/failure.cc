@@ -17,6 +17,8 @@ const char* failure_cause_name(FailureCause cause) {
       return "corrupt_artifact";
     case FailureCause::store_unavailable:
       return "store_unavailable";
+    case FailureCause::nondeterminism:
+      return "nondeterminism";
     case FailureCause::internal:
       return "internal";
   }

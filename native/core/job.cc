@@ -37,6 +37,10 @@ JobContext::JobContext(const JobSpec& spec, JobHost& host, Transport* transport)
       pool_(spec.threads),
       checkpoints_(std::make_unique<CheckpointThread>()) {}
 
+JobContext::JobContext(const JobSpec& spec, JobHost& host, GangMember& member) : JobContext(spec, host, nullptr) {
+  member_ = &member;
+}
+
 JobContext::~JobContext() = default;
 
 const std::filesystem::path& JobContext::input(const std::string& name) const {
@@ -50,6 +54,13 @@ const std::filesystem::path& JobContext::input(const std::string& name) const {
 
 void JobContext::throw_if_aborted() {
   if (host_.aborted()) throw JobAborted();
+}
+
+void JobContext::throw_if_interrupted() {
+  throw_if_aborted();
+  if (member() != nullptr && member()->park_requested()) {
+    throw JobFailure(FailureCause::peer_lost, "the host took this rank out of its gang");
+  }
 }
 
 namespace {

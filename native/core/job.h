@@ -14,17 +14,13 @@
 #include <string>
 
 #include "collective/transport.h"
+#include "core/gang_member.h"
+#include "core/job_control.h"
+#include "core/job_progress.h"
 #include "core/json.h"
 #include "core/pool.h"
 
 namespace collimate {
-
-// What a host may ask of a running job. Bits, because ranks combine them by OR in the reduction's header.
-enum ControlFlag : uint32_t {
-  kControlNone = 0,
-  kControlCheckpoint = 1u << 0,  // write a checkpoint at the next agreed step
-  kControlStop = 1u << 1,        // checkpoint, then leave
-};
 
 // Implemented by the N-API binding and by collimate-native. Called from the job's threads.
 class JobHost {
@@ -34,10 +30,19 @@ class JobHost {
   virtual void on_log(const char* level, const std::string& message) = 0;
   // `folder` holds a complete checkpoint; the host owns it from here. Called from the checkpoint thread.
   virtual void on_checkpoint(int64_t step, const std::filesystem::path& folder, double seconds) = 0;
-  // Flags asked for since the last call; reading clears kControlCheckpoint, kControlStop stays.
+  // Flags asked for since the last call; reading clears kControlCheckpoint, the others stay (see JobControl).
   virtual uint32_t take_control() = 0;
   // True once the attempt is abandoned: the job throws JobAborted at its next step, without a checkpoint.
   virtual bool aborted() = 0;
+  // The state is in place and the gang stands; `step` updates are applied. Once for every gang, before its first step.
+  virtual void on_ready(int64_t /*step*/) {}
+  // The job left its gang with `step` updates applied (-1: without state) and waits for JobControl::rejoin. Heard only
+  // where JobControl::allow_regrouping was called.
+  virtual void on_parked(int64_t /*step*/, ParkReason /*reason*/, const std::string& /*message*/) {}
+  JobProgress& progress() { return progress_; }
+
+ private:
+  JobProgress progress_;
 };
 
 class JobAborted : public std::exception {
@@ -54,6 +59,11 @@ struct JobSpec {
   std::optional<std::filesystem::path> resume_dir;
   int64_t checkpoint_interval_steps = 0;  // 0: only when asked
   int threads = 1;
+  bool elastic = false;         // parks instead of failing with peer_lost, where the kind can
+  bool join_survivors = false;  // starts without state and takes it from the gang
+  int memory_saving = 0;        // 1: recomputes activations whatever is free; 2: one lane at a time, too
+
+  bool can_regroup() const { return elastic && kind == "tune"; }
 };
 
 struct JobOutcome {
@@ -65,17 +75,21 @@ struct JobOutcome {
 
 class JobContext {
  public:
-  // `transport` is null for a gang of one.
+  // In one gang for good; `transport` is null for a gang of one.
   JobContext(const JobSpec& spec, JobHost& host, Transport* transport);
+  // In the member's gang, whichever it is.
+  JobContext(const JobSpec& spec, JobHost& host, GangMember& member);
   ~JobContext();  // waits for a checkpoint in flight
 
   const Json& recipe() const { return spec_.recipe; }
   const JobSpec& spec() const { return spec_; }
   JobHost& host() { return host_; }
   Pool& pool() { return pool_; }
-  Transport* transport() { return transport_; }
-  int rank() const { return transport_ ? transport_->rank() : 0; }
-  int world() const { return transport_ ? transport_->world() : 1; }
+  Transport* transport() const { return member_ ? member_->transport() : transport_; }
+  int rank() const { return transport() ? transport()->rank() : 0; }
+  int world() const { return transport() ? transport()->world() : 1; }
+  // Null where the job stays in the gang it has.
+  GangMember* member() const { return member_ && member_->regroups() ? member_ : nullptr; }
 
   // Path of a required input; JobFailure(bad_input) naming it when absent.
   const std::filesystem::path& input(const std::string& name) const;
@@ -83,6 +97,8 @@ class JobContext {
 
   // Throws JobAborted when the host gave the attempt up.
   void throw_if_aborted();
+  // Also JobFailure(peer_lost) when the host wants the job out of its gang.
+  void throw_if_interrupted();
   bool checkpoint_due(int64_t step) const {
     return spec_.checkpoint_interval_steps > 0 && step % spec_.checkpoint_interval_steps == 0;
   }
@@ -96,7 +112,8 @@ class JobContext {
   struct CheckpointThread;
   JobSpec spec_;
   JobHost& host_;
-  Transport* transport_;
+  Transport* transport_ = nullptr;
+  GangMember* member_ = nullptr;
   Pool pool_;
   std::unique_ptr<CheckpointThread> checkpoints_;
 };

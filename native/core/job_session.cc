@@ -33,6 +33,15 @@ int64_t count_field(const Json& json, const char* name, int64_t otherwise) {
   return json[name].get<int64_t>();
 }
 
+bool flag_field(const Json& json, const char* name) {
+  if (!json.contains(name) || json[name].is_null()) return false;
+  if (!json[name].is_boolean()) {
+    fail_bad_input(std::string("the job's field \"") + name + "\" is " + json[name].dump() +
+                   "; expected true or false");
+  }
+  return json[name].get<bool>();
+}
+
 std::filesystem::path folder_field(const Json& json, const char* name) {
   const std::filesystem::path folder = text_field(json, name);
   if (!std::filesystem::is_directory(folder)) {
@@ -42,18 +51,6 @@ std::filesystem::path folder_field(const Json& json, const char* name) {
 }
 
 }  // namespace
-
-void JobControl::abort() {
-  const std::lock_guard lock(mutex_);
-  aborted_.store(true);
-  if (transport_ != nullptr) transport_->abort();
-}
-
-void JobControl::attach(Transport* transport) {
-  const std::lock_guard lock(mutex_);
-  transport_ = transport;
-  if (transport_ != nullptr && aborted_.load()) transport_->abort();
-}
 
 JobSpec job_spec_from_json(const Json& json) {
   JobSpec spec;
@@ -73,6 +70,11 @@ JobSpec job_spec_from_json(const Json& json) {
   if (spec.threads < 1 || spec.threads > 1024) {
     fail_bad_input("the job's threads is " + std::to_string(spec.threads) + "; expected 1 to 1024");
   }
+  spec.elastic = flag_field(json, "elastic");
+  spec.join_survivors = flag_field(json, "joinSurvivors");
+  const int64_t saving = count_field(json, "memorySaving", 0);
+  if (saving > 2) fail_bad_input("the job's memorySaving is " + std::to_string(saving) + "; expected 0, 1 or 2");
+  spec.memory_saving = static_cast<int>(saving);
   return spec;
 }
 
@@ -99,28 +101,12 @@ std::optional<TcpGang> gang_from_json(const Json& json) {
 
 JobOutcome run_attempt(const JobSpec& spec, JobHost& host, JobControl& control, const std::optional<TcpGang>& gang,
                        std::optional<TcpListener> listener) {
-  if (!gang) {
-    JobContext context(spec, host, nullptr);
-    return run_job(context);
+  if (gang && !listener) {
+    fail_bad_input("a gang of " + std::to_string(gang->addresses.size()) + " ranks needs a listener");
   }
-  if (!listener) fail_bad_input("a gang of " + std::to_string(gang->addresses.size()) + " ranks needs a listener");
-  std::unique_ptr<Transport> transport;
-  try {
-    TcpGang own = *gang;
-    own.cancelled = &control.cancelled();
-    transport = connect_tcp(std::move(*listener), own);
-  } catch (const JobFailure&) {
-    if (control.aborted()) throw JobAborted();
-    throw;
-  }
-  host.on_log("info", "rank " + std::to_string(gang->rank) + " of " + std::to_string(gang->addresses.size()) +
-                          " joined over TCP; tensor traffic is not encrypted");
-  control.attach(transport.get());
-  struct Detach {
-    JobControl& control;
-    ~Detach() { control.attach(nullptr); }
-  } detach{control};
-  JobContext context(spec, host, transport.get());
+  GangMember member(host, control);
+  member.start({.gang = gang, .listener = std::move(listener)});
+  JobContext context(spec, host, member);
   return run_job(context);
 }
 

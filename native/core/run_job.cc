@@ -3,6 +3,7 @@
 #include <new>
 #include <system_error>
 
+#include "core/atomic_file.h"
 #include "core/failure.h"
 #include "core/job.h"
 
@@ -34,6 +35,23 @@ void check_spec(const JobContext& context) {
   }
 }
 
+// What the checkpoint says that it holds; one that is malformed is told by the job, which reads it with care.
+int64_t resume_step(const JobSpec& spec) {
+  if (!spec.resume_dir || !std::filesystem::exists(*spec.resume_dir / "state.json")) return 0;
+  const Json state = Json::parse(read_text_file(*spec.resume_dir / "state.json"), nullptr, /*allow_exceptions=*/false);
+  const bool counted = state.is_object() && state.contains("step") && state["step"].is_number_integer();
+  return counted ? state["step"].get<int64_t>() : 0;
+}
+
+// Kinds in a gang of one for good are ready from the start; `tune` says it for every gang itself.
+void tell_ready(JobContext& context) {
+  if (context.spec().kind == "tune") return;
+  const int64_t step = resume_step(context.spec());
+  context.host().progress().step.store(step);
+  context.host().progress().enter(JobPhase::computing);
+  context.host().on_ready(step);
+}
+
 bool is_store_error(const std::error_code& code) {
   for (const std::errc error : {std::errc::no_space_on_device, std::errc::read_only_file_system, std::errc::io_error,
                                 std::errc::too_many_files_open, std::errc::permission_denied}) {
@@ -48,6 +66,7 @@ JobOutcome run_job(JobContext& context) {
   prepare_compute_thread();
   try {
     check_spec(context);
+    tell_ready(context);
     JobOutcome outcome = dispatch(context);
     context.finish_checkpoints();
     return outcome;

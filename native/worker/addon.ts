@@ -2,7 +2,8 @@
  * The native addon, typed: the only importer of the `.node` file.
  *
  * 1. Jobs run on native threads; hooks and promises come back on this thread, in order.
- * 2. A native failure is an Error whose `code` names its cause (`bad_input`, `peer_lost`, …), or is `aborted`.
+ * 2. A native failure is an Error whose `code` names its cause (`bad_input`, `peer_lost`, …), or is `aborted`; where it
+ *    is known, `step` tells how many updates were applied.
  */
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -16,10 +17,11 @@ export type NativeFailureCode =
   | 'bad_input'
   | 'corrupt_artifact'
   | 'store_unavailable'
+  | 'nondeterminism'
   | 'internal'
   | 'aborted';
 
-/** A listening socket of the tensor plane, made before the gang's addresses are known; used up by `startJob`. */
+/** A listening socket of the tensor plane, made before the gang's addresses are known; used up by `startJob` or `rejoin`. */
 export interface NativeListener {
   address: string;
   handle: object;
@@ -50,13 +52,28 @@ export interface NativeJobOptions {
   threads: number;
   /** Null for a gang of one. */
   gang: NativeGang | null;
+  /** The job waits for another gang where it can, instead of failing with peer_lost; needs the hook `onParked`. */
+  elastic?: boolean;
+  /** The job starts without state, and takes it from a rank of the gang that has some. */
+  joinSurvivors?: boolean;
+  /** 1 recomputes activations whatever is free; 2 also runs one lane at a time. The bytes are the same. */
+  memorySaving?: 0 | 1 | 2;
 }
+
+/** `done`: all steps are applied and rank 0 writes the result; this rank waits in case it is needed once more. */
+export type ParkReason = 'peer_lost' | 'asked' | 'done';
+
+export type JobPhase = 'starting' | 'computing' | 'reducing' | 'updating' | 'parked' | 'finishing';
 
 export interface NativeJobHooks {
   onStep(step: number, stepsTotal: number, metrics: Record<string, number>): void;
   onLog(level: string, message: string): void;
   /** `folder` holds a complete checkpoint and belongs to the caller from here. */
   onCheckpoint(step: number, folder: string, seconds: number): void;
+  /** The job left its gang with `step` updates applied (-1: without state) and waits for `rejoin`. */
+  onParked?(step: number, reason: ParkReason, message: string): void;
+  /** State is in place and the gang stands; once for every gang, before its first step. */
+  onReady?(step: number): void;
 }
 
 export type JsonValue = string | number | boolean | null | JsonValue[] | { [key: string]: JsonValue };
@@ -71,10 +88,19 @@ export interface NativeJobOutcome {
 
 export interface NativeJob {
   promise: Promise<NativeJobOutcome>;
-  /** Bits: 1 writes a checkpoint at the next step, 2 checkpoints and stops. */
+  /** Bits: 1 writes a checkpoint at the next step, 2 checkpoints and stops, 4 parks all ranks after the next step. */
   requestControl(flags: number): void;
   /** Ends the attempt without a checkpoint; `promise` is then rejected with code `aborted`. */
   abort(): void;
+  /**
+   * Leaves the gang as soon as the present computation allows, keeping the state; `onParked` follows. No effect on a
+   * job that is parked, has ended, or cannot regroup.
+   */
+  park(): void;
+  /** Names the next gang of a parked job. Throws when it is not parked. `gang` null: alone. */
+  rejoin(gang: NativeGang | null): void;
+  /** Where the job is now; `waitingFor` is the lowest rank that an exchange waits for, or -1. */
+  progress(): { step: number; phase: JobPhase; waitingFor: number };
 }
 
 export interface KMeansOptions {
@@ -165,10 +191,14 @@ export interface LoraBackwardResult {
   db: Float32Array;
 }
 
+interface JobHandle extends Omit<NativeJob, 'rejoin'> {
+  rejoin(gangJson: string, listener: object | null): void;
+}
+
 interface Addon {
   numericsClass(): string;
   createListener(host: string): NativeListener;
-  startJob(optionsJson: string, listener: object | null, hooks: NativeJobHooks): NativeJob;
+  startJob(optionsJson: string, listener: object | null, hooks: NativeJobHooks): JobHandle;
   kmeans(options: KMeansOptions): Promise<KMeansResult>;
   residualQuantize(options: ResidualQuantizeOptions): Promise<ResidualQuantizeResult>;
   residualEncode(options: ResidualEncodeOptions): Promise<Int32Array>;
@@ -191,12 +221,20 @@ export function createListener(host: string): NativeListener {
 /** Starts a job on native threads. Throws at once for malformed options; everything later rejects `promise`. */
 export function startJob(options: NativeJobOptions, hooks: NativeJobHooks): NativeJob {
   const { gang, ...rest } = options;
-  const listener = gang?.listener ?? null;
-  const place =
-    gang === null
-      ? null
-      : { rank: gang.rank, world: gang.world, generation: gang.generation, addresses: gang.addresses };
-  return addon.startJob(JSON.stringify({ ...rest, gang: place }), listener, hooks);
+  const optionsJson = JSON.stringify({ ...rest, gang: placeIn(gang) });
+  const handle = addon.startJob(optionsJson, gang?.listener ?? null, hooks);
+  return {
+    ...handle,
+    rejoin: (next) => {
+      handle.rejoin(JSON.stringify(placeIn(next)), next?.listener ?? null);
+    },
+  };
+}
+
+/** What of a gang travels as JSON: all but the listener. */
+function placeIn(gang: NativeGang | null): Omit<NativeGang, 'listener'> | null {
+  if (gang === null) return null;
+  return { rank: gang.rank, world: gang.world, generation: gang.generation, addresses: gang.addresses };
 }
 
 // The ops below are async so that a wrong argument rejects the promise instead of throwing.

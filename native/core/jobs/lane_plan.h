@@ -10,7 +10,8 @@ namespace collimate {
 
 enum class Recompute { automatic, on, off };
 
-// COLLIMATE_RECOMPUTE: "auto" (the default), "on" or "off"; JobFailure(bad_input) for anything else.
+// COLLIMATE_RECOMPUTE: "auto" (the default), "on" or "off"; JobFailure(bad_input) for anything else. A job's own wish
+// to save memory goes before it.
 Recompute recompute_setting();
 
 struct LaneMemory {

@@ -1,19 +1,26 @@
-// The `tune` job: trains a decoder on packed examples, alone or as one rank of a gang.
+// The `tune` job: trains a decoder on packed examples, alone or as one rank of a gang, or of one gang after another.
 //
-// 1. State (parameters, moments, loss curve) is replicated: every rank applies the same update to the same bytes.
+// 1. State (parameters, moments, loss curve) is replicated: every rank applies the same update to the same bytes, and
+//    every gang begins by comparing them.
 // 2. A step is: own lanes -> reduction (gradient, losses, control flags) -> check -> update -> report -> agreed
-// control.
+//    control. A step whose reduction breaks leaves no trace.
 // 3. Checkpoints hold the state after a whole step and nothing about ranks, hosts or time.
+// 4. Where the job can regroup, only rank 0 finishes; the others park with the last step applied, until its result is
+//    safe or one of them is rank 0.
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <limits>
+#include <new>
 #include <optional>
 
-#include "core/atomic_file.h"
 #include "core/failure.h"
 #include "core/job.h"
 #include "core/jobs/lane_plan.h"
+#include "core/jobs/regrouping.h"
+#include "core/jobs/state_sync.h"
 #include "core/jobs/tune_recipe.h"
+#include "core/jobs/tune_state.h"
 #include "core/lanes.h"
 #include "core/memory.h"
 #include "core/model/bf16_weights.h"
@@ -29,8 +36,6 @@ namespace collimate {
 
 namespace {
 
-const char* const kTrainingFile = "training.safetensors";
-const char* const kStateFile = "state.json";
 constexpr double kMemoryShare = 0.5;  // of what is free; other workers may be at the same decision
 
 struct VocabularySizes {
@@ -76,6 +81,10 @@ Parameters make_parameters(JobContext& context, const TuneRecipe& recipe, const 
   return parameters;
 }
 
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
 class Tuner {
  public:
   explicit Tuner(JobContext& context)
@@ -84,64 +93,116 @@ class Tuner {
         vocabulary_(read_vocabulary(context.input("vocabulary"))),
         examples_(context.input("train_examples"), vocabulary_.tokens),
         order_({.examples = examples_.count(), .batch_sequences = recipe_.batch_sequences, .seed = recipe_.seed}),
-        parameters_(make_parameters(context, recipe_, vocabulary_)),
-        optimizer_(parameters_, recipe_.optimizer),
-        reducer_({.lanes = recipe_.lanes,
-                  .elements = parameters_.trained_elements(),
-                  .scalars = 1,
-                  .transport = context.transport(),
-                  .pool = &context.pool()}) {
-    if (context.spec().resume_dir) resume(*context.spec().resume_dir);
-    if (recipe_.bf16) {
-      bf16_weights_.emplace(parameters_, context.pool());
-      bf16_weights_->release_frozen(parameters_);
+        state_(make_parameters(context, recipe_, vocabulary_), recipe_.optimizer) {
+    if (context.spec().join_survivors) {
+      state_.step = -1;
+    } else if (context.spec().resume_dir) {
+      state_.resume(*context.spec().resume_dir, recipe_.steps);
     }
-    choose_lane_plan();
+    if (recipe_.bf16) {
+      bf16_weights_.emplace(state_.parameters, context.pool());
+      bf16_weights_->release_frozen(state_.parameters);
+    }
   }
 
   JobOutcome run() {
-    while (step_ < recipe_.steps) {
-      context_.throw_if_aborted();
-      const uint32_t control = train_one_step();
-      const bool last = step_ == recipe_.steps;
-      if (last) break;
-      if ((control & (kControlStop | kControlCheckpoint)) != 0 || context_.checkpoint_due(step_)) write_checkpoint();
-      if ((control & kControlStop) != 0) return stopped();
+    try {
+      return run_in_gangs(context_, {.step = [&] { return state_.step; }, .in_gang = [&] { return run_in_gang(); }});
+    } catch (const std::bad_alloc&) {
+      throw JobFailure(FailureCause::out_of_memory,
+                       "tune ran out of memory after step " + std::to_string(state_.step) +
+                           "; use a larger machine, memorySaving 1 or 2, or fewer sequences a lane",
+                       state_.step);
     }
-    return finished();
   }
 
  private:
+  GangEnd run_in_gang() {
+    enter_gang();
+    while (state_.step < recipe_.steps) {
+      const uint32_t control = train_one_step();
+      if (state_.step == recipe_.steps) break;
+      if ((control & (kControlStop | kControlCheckpoint)) != 0 || context_.checkpoint_due(state_.step))
+        write_checkpoint();
+      if ((control & kControlStop) != 0) return {stopped(), {}};
+      if ((control & kControlRegroup) != 0 && context_.member() != nullptr) {
+        context_.finish_checkpoints();
+        return {std::nullopt, {ParkReason::asked, "the ranks agreed to regroup"}};
+      }
+    }
+    if (context_.rank() != 0 && context_.member() != nullptr) {
+      return {std::nullopt, {ParkReason::done, "all steps are applied; rank 0 writes the result"}};
+    }
+    return {finished(), {}};
+  }
+
+  // The state from the gang, this rank's share of the lanes, and memory for them.
+  void enter_gang() {
+    decoders_.clear();
+    reducer_.reset();  // first, so that what it held counts as free
+    reducer_.emplace(LaneReducer::Options{.lanes = recipe_.lanes,
+                                          .elements = state_.parameters.trained_elements(),
+                                          .scalars = 1,
+                                          .transport = context_.transport(),
+                                          .pool = &context_.pool()});
+    const bool taken = synchronise(context_.transport(), context_.pool(), state_.replicated());
+    if (taken && bf16_weights_) bf16_weights_->refresh(context_.pool());
+    if (state_.step < recipe_.steps) choose_lane_plan();
+    progress().step.store(state_.step);
+    context_.host().on_ready(state_.step);
+  }
+
   // Returns the control flags that the ranks agreed on.
   uint32_t train_one_step() {
-    const std::vector<int64_t> batch = order_.batch(step_);
+    const std::vector<int64_t> batch = order_.batch(state_.step);
     int64_t labels = 0, tokens = 0;
     for (const int64_t example : batch) {
       labels += examples_.labels_of(example);
       tokens += examples_.tokens_of(example);
     }
-    reducer_.compute(lane_plan_.at_once, [&](const LaneReducer::Lane& lane) { return run_lane(batch, lane, labels); });
-    const LaneReducer::Result sum = reducer_.reduce(step_, context_.host().take_control());
+    progress().enter(JobPhase::computing);
+    const auto started = std::chrono::steady_clock::now();
+    context_.throw_if_interrupted();
+    reducer_->compute(lane_plan_.at_once, [&](const LaneReducer::Lane& lane) { return run_lane(batch, lane, labels); });
+    const double compute_seconds = seconds_since(started);
+    progress().enter(JobPhase::reducing);
+    const auto computed = std::chrono::steady_clock::now();
+    const LaneReducer::Result sum = reduce();
+    const double reduce_seconds = seconds_since(computed);
+    progress().enter(JobPhase::updating);
     const double loss = sum.scalars[0] / static_cast<double>(labels);
     const double norm = std::sqrt(ops::sum_squares(context_.pool(), sum.gradient));
     check_finite(loss, norm, batch);
-    const double learning_rate = recipe_.schedule.at(step_);
-    optimizer_.apply(context_.pool(),
-                     {.step = step_, .learning_rate = learning_rate, .gradient = sum.gradient, .gradient_norm = norm});
+    const double learning_rate = recipe_.schedule.at(state_.step);
+    state_.optimizer.apply(
+        context_.pool(),
+        {.step = state_.step, .learning_rate = learning_rate, .gradient = sum.gradient, .gradient_norm = norm});
     if (bf16_weights_) bf16_weights_->refresh(context_.pool());
-    losses_.push_back(static_cast<float>(loss));
-    ++step_;
-    context_.host().on_step(step_, recipe_.steps,
+    state_.losses.push_back(static_cast<float>(loss));
+    ++state_.step;
+    progress().step.store(state_.step);
+    context_.host().on_step(state_.step, recipe_.steps,
                             {{"loss", loss},
                              {"learning_rate", learning_rate},
                              {"grad_norm", norm},
                              {"tokens", static_cast<double>(tokens)},
-                             {"samples", static_cast<double>(batch.size())}});
+                             {"samples", static_cast<double>(batch.size())},
+                             {"compute_seconds", compute_seconds},
+                             {"reduce_seconds", reduce_seconds}});
     return sum.control;
   }
 
+  // A flag that the host has handed out must not go under with a reduction that breaks.
+  LaneReducer::Result reduce() {
+    const uint32_t control = context_.host().take_control() | untold_control_;
+    untold_control_ = control & kControlCheckpoint;  // the host keeps the others itself
+    LaneReducer::Result sum = reducer_->reduce(state_.step, control);
+    untold_control_ = 0;
+    return sum;
+  }
+
   std::vector<double> run_lane(const std::vector<int64_t>& batch, const LaneReducer::Lane& lane, int64_t labels) {
-    context_.throw_if_aborted();
+    context_.throw_if_interrupted();
     PackedBatch packed;
     const LaneSlice slice = lane_slice(recipe_.batch_sequences, recipe_.lanes, lane.number);
     for (int64_t j = slice.begin; j < slice.end; ++j) examples_.append_to(packed, batch[static_cast<size_t>(j)]);
@@ -149,7 +210,7 @@ class Tuner {
     return {decoder.forward_backward(packed, {.loss_scale = static_cast<float>(1.0 / static_cast<double>(labels)),
                                               .dropout = {.probability = static_cast<float>(recipe_.dropout),
                                                           .seed = recipe_.seed,
-                                                          .step = step_,
+                                                          .step = state_.step,
                                                           .lane = lane.number},
                                               .gradient = lane.gradient})};
   }
@@ -158,19 +219,21 @@ class Tuner {
   // activations.
   void choose_lane_plan() {
     const int threads = context_.pool().threads();
-    const int64_t gradient = parameters_.trained_elements() * static_cast<int64_t>(sizeof(float));
+    const int64_t gradient = state_.parameters.trained_elements() * static_cast<int64_t>(sizeof(float));
     Decoder::WorkspaceShape shape = largest_lane();
     // Lanes of later epochs may be somewhat larger.
     const auto lane_bytes = [&](bool recompute) {
       shape.recompute = recompute;
-      return Decoder::workspace_bytes(parameters_, shape) / 4 * 5 + gradient;
+      return Decoder::workspace_bytes(state_.parameters, shape) / 4 * 5 + gradient;
     };
     const LaneMemory memory{
         .kept_bytes = lane_bytes(false),
         .recomputed_bytes = lane_bytes(true),
         .available_bytes = static_cast<int64_t>(kMemoryShare * static_cast<double>(available_memory_bytes())),
-        .lanes_wanted = reducer_.range().count < threads ? 1 : threads};
-    lane_plan_ = plan_lanes(memory, recompute_setting());
+        .lanes_wanted = reducer_->range().count < threads ? 1 : threads};
+    const int saving = context_.spec().memory_saving;
+    lane_plan_ = plan_lanes(memory, saving > 0 ? Recompute::on : recompute_setting());
+    if (saving > 1) lane_plan_.at_once = 1;
     if (lane_plan_.recompute) {
       context_.host().on_log("info", "tune: activations are recomputed in the backward; a lane needs " +
                                          std::to_string(memory.recomputed_bytes >> 20) + " MiB instead of " +
@@ -186,10 +249,10 @@ class Tuner {
         {.examples = examples_.count(), .batch_sequences = recipe_.batch_sequences, .seed = recipe_.seed});
     const int64_t epoch_steps = examples_.count() / recipe_.batch_sequences + 1;
     Decoder::WorkspaceShape largest;
-    for (int64_t step = step_; step < std::min(recipe_.steps, step_ + epoch_steps); ++step) {
+    for (int64_t step = state_.step; step < std::min(recipe_.steps, state_.step + epoch_steps); ++step) {
       const std::vector<int64_t> batch = order.batch(step);
-      for (int lane = 0; lane < reducer_.range().count; ++lane) {
-        const LaneSlice slice = lane_slice(recipe_.batch_sequences, recipe_.lanes, reducer_.range().first + lane);
+      for (int lane = 0; lane < reducer_->range().count; ++lane) {
+        const LaneSlice slice = lane_slice(recipe_.batch_sequences, recipe_.lanes, reducer_->range().first + lane);
         int64_t rows = 0, labels = 0;
         for (int64_t j = slice.begin; j < slice.end; ++j) {
           rows += examples_.tokens_of(batch[static_cast<size_t>(j)]);
@@ -204,7 +267,7 @@ class Tuner {
 
   void add_decoder() {
     decoders_.emplace_back(
-        parameters_, context_.pool(), examples_.longest(),
+        state_.parameters, context_.pool(), examples_.longest(),
         Decoder::Options{.bf16 = bf16_weights_ ? &*bf16_weights_ : nullptr, .recompute = lane_plan_.recompute});
   }
 
@@ -213,93 +276,57 @@ class Tuner {
     const auto shown = static_cast<std::ptrdiff_t>(std::min<size_t>(batch.size(), 32));
     const std::string names =
         Json(std::vector<int64_t>(batch.begin(), batch.begin() + shown)).dump() + (batch.size() > 32 ? " …" : "");
-    throw JobFailure(FailureCause::nan_loss, "step " + std::to_string(step_) + ": loss " + std::to_string(loss) +
-                                                 ", gradient norm " + std::to_string(norm) +
-                                                 "; expected finite numbers; examples " + names +
-                                                 "; lower learningRate or look at these examples");
+    throw JobFailure(FailureCause::nan_loss,
+                     "step " + std::to_string(state_.step) + ": loss " + std::to_string(loss) + ", gradient norm " +
+                         std::to_string(norm) + "; expected finite numbers; examples " + names +
+                         "; lower learningRate or look at these examples",
+                     state_.step);
   }
 
   void write_checkpoint() {
-    if (context_.rank() != 0) return;
-    struct Snapshot {
-      std::vector<float> parameters, first_moment, second_moment, losses;
-      int64_t step;
-    };
-    auto snapshot = std::make_shared<Snapshot>(
-        Snapshot{gather_trained(parameters_), optimizer_.first_moment(), optimizer_.second_moment(), losses_, step_});
-    context_.write_checkpoint(step_, [snapshot](const std::filesystem::path& folder) {
-      const auto elements = static_cast<int64_t>(snapshot->parameters.size());
-      SafetensorsWriter writer;
-      writer.add_f32("parameters", {elements}, snapshot->parameters);
-      writer.add_f32("first_moment", {elements}, snapshot->first_moment);
-      writer.add_f32("second_moment", {elements}, snapshot->second_moment);
-      writer.add_f32("loss", {snapshot->step}, snapshot->losses);
-      writer.write(folder / kTrainingFile);
-      write_text_atomically(folder / kStateFile, Json{{"step", snapshot->step}}.dump() + "\n");
-    });
-  }
-
-  void resume(const std::filesystem::path& folder) {
-    const Json state = Json::parse(read_text_file(folder / kStateFile), nullptr, /*allow_exceptions=*/false);
-    if (!state.is_object() || !state.contains("step") || !state.at("step").is_number_integer()) {
-      throw JobFailure(FailureCause::corrupt_artifact, "checkpoint state.json: expected {\"step\": n}, got " +
-                                                           state.dump() + "; resume from an earlier one");
-    }
-    const auto step = state.at("step").get<int64_t>();
-    if (step < 0 || step > recipe_.steps) {
-      throw JobFailure(FailureCause::corrupt_artifact, "checkpoint: expected a step of 0.." +
-                                                           std::to_string(recipe_.steps) + ", got " +
-                                                           std::to_string(step) + "; resume from an earlier one");
-    }
-    const SafetensorsFile file = SafetensorsFile::open(folder / kTrainingFile);
-    const std::vector<int64_t> shape{parameters_.trained_elements()};
-    scatter_trained(parameters_, file.f32("parameters", shape));
-    const auto first = file.f32("first_moment", shape), second = file.f32("second_moment", shape);
-    std::copy(first.begin(), first.end(), optimizer_.first_moment().begin());
-    std::copy(second.begin(), second.end(), optimizer_.second_moment().begin());
-    const auto losses = file.f32("loss", {step});
-    losses_.assign(losses.begin(), losses.end());
-    step_ = step;
+    if (context_.rank() == 0) context_.write_checkpoint(state_.step, state_.snapshot());
   }
 
   JobOutcome stopped() {
+    progress().enter(JobPhase::finishing);
     context_.finish_checkpoints();
     JobOutcome outcome;
     outcome.kind = JobOutcome::Kind::stopped;
-    outcome.step = step_;
+    outcome.step = state_.step;
     return outcome;
   }
 
   JobOutcome finished() {
+    progress().enter(JobPhase::finishing);
     context_.finish_checkpoints();
     const std::filesystem::path& folder = context_.spec().output_dir;
-    write_model(parameters_, folder / "model");
+    write_model(state_.parameters, folder / "model");
     SafetensorsWriter curve;
-    curve.add_f32("loss", {step_}, losses_);
+    curve.add_f32("loss", {state_.step}, state_.losses);
     curve.write(folder / "loss_curve");
     return {.kind = JobOutcome::Kind::finished,
-            .step = step_,
+            .step = state_.step,
             .outputs = {{"model", folder / "model"}, {"loss_curve", folder / "loss_curve"}},
             .summary = {{"examples", examples_.count()},
-                        {"firstLoss", losses_.front()},
-                        {"lastLoss", losses_.back()},
-                        {"parameters", static_cast<int64_t>(parameters_.values().size())},
-                        {"trainedParameters", parameters_.trained_elements()}}};
+                        {"firstLoss", state_.losses.front()},
+                        {"lastLoss", state_.losses.back()},
+                        {"parameters", static_cast<int64_t>(state_.parameters.values().size())},
+                        {"trainedParameters", state_.parameters.trained_elements()}}};
   }
+
+  JobProgress& progress() { return context_.host().progress(); }
 
   JobContext& context_;
   TuneRecipe recipe_;
   VocabularySizes vocabulary_;
   TrainingExamples examples_;
   ExampleOrder order_;
-  Parameters parameters_;
-  Optimizer optimizer_;
-  LaneReducer reducer_;
-  std::optional<Bf16Weights> bf16_weights_;  // packed from parameters_; empty in fp32
+  TuneState state_;
+  std::optional<LaneReducer> reducer_;       // of the gang that this rank is in
+  std::optional<Bf16Weights> bf16_weights_;  // packed from the parameters; empty in fp32
   std::vector<Decoder> decoders_;            // by slot of the reducer
   LanePlan lane_plan_;
-  std::vector<float> losses_;
-  int64_t step_ = 0;  // updates applied
+  uint32_t untold_control_ = 0;  // asked for in a reduction that broke
 };
 
 }  // namespace
