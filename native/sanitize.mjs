@@ -19,7 +19,7 @@ const KINDS = {
   thread: {
     sanitizers: 'thread',
     environment: { TSAN_OPTIONS: 'second_deadlock_stack=1' },
-    tests: ['--test-case=pool*,transport*,lanes*,job*,tune*,codebooks*,dccf job*,rank job*'],
+    tests: ['--test-case=pool*,transport*,lanes*,job*,state sync*,tune*,codebooks*,dccf job*,rank job*'],
   },
 };
 

@@ -1,4 +1,4 @@
-// SHA-256 (FIPS 180-4), for the numerics class and for digests of small things.
+// SHA-256 (FIPS 180-4), for the numerics class, for digests of small things, and for the state that ranks compare.
 #pragma once
 
 #include <array>
@@ -12,7 +12,8 @@ namespace collimate {
 
 class Sha256 {
  public:
-  Sha256();
+  enum class Unit { best, words };  // words: without the processor's SHA instructions, for tests
+  explicit Sha256(Unit unit = Unit::best);
   void update(std::span<const std::byte> bytes);
   void update(const std::string& text) { update(std::as_bytes(std::span(text.data(), text.size()))); }
   // Lower-case hexadecimal; the object is used up afterwards.
@@ -20,6 +21,7 @@ class Sha256 {
 
  private:
   void compress(const std::byte* block);
+  bool with_instructions_;
   std::array<uint32_t, 8> state_;
   std::array<std::byte, 64> pending_{};
   size_t pending_bytes_ = 0;

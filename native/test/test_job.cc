@@ -110,6 +110,34 @@ TEST_CASE("job: control flags, missing inputs and aborts") {
   CHECK_THROWS_AS(context.throw_if_aborted(), JobAborted);
 }
 
+TEST_CASE("job: requests to park and to regroup are for jobs that can, and end when the job parks") {
+  JobControl control;
+  control.park();  // cannot regroup
+  CHECK(!control.park_requested());
+  control.allow_regrouping();
+  control.park();
+  CHECK(control.park_requested());
+  CHECK(control.cancelled().load());
+  control.request(kControlRegroup | kControlStop);
+  CHECK(control.take() == (kControlRegroup | kControlStop));
+  CHECK(cause_of([&] { control.rejoin({}); }) == FailureCause::bad_input);
+  control.begin_parking();
+  CHECK(!control.park_requested());
+  CHECK(!control.cancelled().load());
+  CHECK(control.take() == kControlStop);
+  control.park();  // parked already
+  control.request(kControlRegroup);
+  control.rejoin({});
+  CHECK(!control.park_requested());
+  CHECK(control.take() == kControlStop);
+  CHECK(cause_of([&] { control.rejoin({}); }) == FailureCause::bad_input);
+  CHECK(control.wait_for_gang().has_value());
+  control.begin_parking();
+  control.abort();
+  CHECK(!control.wait_for_gang());
+  CHECK(control.cancelled().load());
+}
+
 TEST_CASE("job: unknown kinds and malformed specs are bad input") {
   Fixture f;
   JobContext context(f.spec, f.host, nullptr);
@@ -132,6 +160,16 @@ TEST_CASE("job: unknown kinds and malformed specs are bad input") {
   CHECK(without("outputDir", "/no/such/folder") == FailureCause::bad_input);
   CHECK(without("threads", 0) == FailureCause::bad_input);
   CHECK(without("checkpointIntervalSteps", -1) == FailureCause::bad_input);
+  CHECK(without("elastic", 1) == FailureCause::bad_input);
+  CHECK(without("memorySaving", 3) == FailureCause::bad_input);
+  Json elastic = good;
+  elastic["elastic"] = true;
+  elastic["memorySaving"] = 2;
+  CHECK(job_spec_from_json(elastic).can_regroup());
+  CHECK(job_spec_from_json(elastic).memory_saving == 2);
+  CHECK(!job_spec_from_json(good).can_regroup());
+  elastic["kind"] = "dccf";  // which no gang shares
+  CHECK(!job_spec_from_json(elastic).can_regroup());
   CHECK(!gang_from_json(Json()));
   CHECK(!gang_from_json({{"generation", "g"}, {"rank", 0}, {"addresses", {"127.0.0.1:1"}}}));
   CHECK(cause_of([&] {

@@ -219,6 +219,73 @@ TEST_CASE("transport: survivors name a killed process within a second") {
   MESSAGE("a killed peer was detected by all survivors in " << worst_ms.load() << " ms");
 }
 
+TEST_CASE("transport: a peer that dies between exchanges is found by every survivor at its next one") {
+  std::vector<TcpListener> listeners;
+  TcpGang gang{.generation = "idle:1"};
+  for (int rank = 0; rank < 3; ++rank) {
+    listeners.emplace_back("127.0.0.1");
+    gang.addresses.push_back(listeners.back().address());
+  }
+  const auto join = [&](int rank) {
+    TcpGang own = gang;
+    own.rank = rank;
+    return connect_tcp(std::move(listeners[size_t(rank)]), own);
+  };
+  const pid_t child = fork();
+  if (child == 0) {
+    for (int rank = 0; rank < 2; ++rank) close(listeners[size_t(rank)].release());
+    try {
+      const auto transport = join(2);
+      all_to_all(*transport, 1000);
+      for (;;) pause();
+    } catch (...) {
+      _exit(1);
+    }
+  }
+  std::atomic<int> ready{0}, named{0};
+  std::atomic<bool> dead{false};
+  std::atomic<double> worst_ms{0};
+  std::vector<std::thread> survivors;
+  for (int rank = 0; rank < 2; ++rank) {
+    survivors.emplace_back([&, rank] {
+      const auto transport = join(rank);
+      all_to_all(*transport, 1000);
+      ready.fetch_add(1);
+      while (!dead.load()) std::this_thread::sleep_for(std::chrono::milliseconds(1));  // computes its lanes
+      const auto start = Clock::now();
+      const JobFailure failure = failure_of([&] { all_to_all(*transport, 1000); });
+      worst_ms = std::max(worst_ms.load(), milliseconds_since(start));
+      // The second to look may hear of the first one's leaving instead.
+      if (failure.cause() == FailureCause::peer_lost) named.fetch_add(1);
+    });
+  }
+  while (ready.load() < 2) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+  dead = true;
+  for (std::thread& survivor : survivors) survivor.join();
+  CHECK(named.load() == 2);
+  CHECK(worst_ms.load() < 1000);
+}
+
+TEST_CASE("transport: while an exchange waits, it tells for whom") {
+  std::atomic<bool> seen{false};
+  std::atomic<int> waiting_for{-1};
+  run_gang(3, [&](Transport& transport) {
+    if (transport.rank() == 0) transport.tell_waiting(&waiting_for);
+    if (transport.rank() == 2) {  // the straggler: rank 1's bytes come at once
+      const auto deadline = Clock::now() + std::chrono::seconds(4);
+      while (waiting_for.load() != 2 && Clock::now() < deadline) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+      seen = waiting_for.load() == 2;
+    }
+    all_to_all(transport, 1000);
+  });
+  CHECK(seen.load());
+  CHECK(waiting_for.load() == -1);
+}
+
 TEST_CASE("transport: wildcard and public addresses are refused, as is nonsense") {
   for (const char* host : {"0.0.0.0", "8.8.8.8", "::", "no such host"}) {
     CAPTURE(host);

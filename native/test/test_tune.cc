@@ -16,6 +16,7 @@ std::string failure_of(const ToyRun& run, FailureCause cause) {
     run_rank_of(run, folder.path(), host, nullptr);
   } catch (const JobFailure& failure) {
     CHECK(failure.cause() == cause);
+    if (cause == FailureCause::nan_loss) CHECK(failure.step() == 1);  // updates applied
     return failure.what();
   }
   return "no failure";

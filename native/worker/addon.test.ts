@@ -1,4 +1,7 @@
-/** The addon on real native threads: a small job from start to resume, every way a job ends, and the single ops. */
+/**
+ * The addon on real native threads: a small job from start to resume, every way a job ends, gangs that change, and the
+ * single ops.
+ */
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -15,12 +18,16 @@ import {
   residualEncode,
   residualQuantize,
   startJob,
+  type NativeGang,
+  type NativeJob,
   type NativeJobHooks,
   type NativeJobOptions,
 } from './addon.js';
 
 const ITEMS = 90;
 const DIM = 6;
+/** Of the toy decoder: so many that what a test asks of a running job comes long before its end. */
+const STEPS = 400;
 
 let folder = '';
 
@@ -42,12 +49,30 @@ function values(count: number): Float32Array {
   });
 }
 
-function safetensorsOf(name: string, shape: number[], data: Float32Array): Buffer {
-  const header = JSON.stringify({ [name]: { dtype: 'F32', shape, data_offsets: [0, data.byteLength] } });
-  const padded = header.padEnd(Math.ceil(header.length / 8) * 8, ' ');
+interface Tensor {
+  dtype: 'F32' | 'I32' | 'I64' | 'U8';
+  shape: number[];
+  data: Float32Array | Int32Array | BigInt64Array | Uint8Array;
+}
+
+/** Tensors are laid out in the order of their names, which the format wants. */
+function safetensorsFile(tensors: Record<string, Tensor>): Buffer {
+  const entries = Object.entries(tensors).sort(([a], [b]) => (a < b ? -1 : 1));
+  let offset = 0;
+  const header: Record<string, unknown> = {};
+  for (const [name, { dtype, shape, data }] of entries) {
+    header[name] = { dtype, shape, data_offsets: [offset, offset + data.byteLength] };
+    offset += data.byteLength;
+  }
+  const json = JSON.stringify(header);
+  const padded = json.padEnd(Math.ceil(json.length / 8) * 8, ' ');
   const size = Buffer.alloc(8);
   size.writeBigUInt64LE(BigInt(padded.length));
-  return Buffer.concat([size, Buffer.from(padded), Buffer.from(data.buffer)]);
+  return Buffer.concat([size, Buffer.from(padded), ...entries.map(([, { data }]) => Buffer.from(data.buffer))]);
+}
+
+function safetensorsOf(name: string, shape: number[], data: Float32Array): Buffer {
+  return safetensorsFile({ [name]: { dtype: 'F32', shape, data } });
 }
 
 async function codebooksJob(name: string, changes: Partial<NativeJobOptions> = {}): Promise<NativeJobOptions> {
@@ -127,7 +152,8 @@ describe('native jobs', () => {
   });
 
   it('end as aborted, and name bad input', async () => {
-    const aborted = startJob(await codebooksJob('abort'), quietHooks());
+    // A job of many steps: a short one may end before this thread comes to abort it.
+    const aborted = startJob(await tuneJob('abort'), quietHooks());
     aborted.abort();
     await expect(aborted.promise).rejects.toMatchObject({ code: 'aborted' });
     const unknown = startJob(await codebooksJob('kind', { kind: 'no-such-kind' }), quietHooks());
@@ -158,6 +184,193 @@ describe('native jobs', () => {
     }, 50);
     await expect(job.promise).rejects.toMatchObject({ code: 'aborted' });
     expect(() => createListener('0.0.0.0')).toThrow(/private/);
+  });
+});
+
+/** A toy decoder that learns to count by threes; the first two of six tokens are the prompt. */
+async function tuneJob(name: string, changes: Partial<NativeJobOptions> = {}): Promise<NativeJobOptions> {
+  const examples = 20;
+  const length = 6;
+  const tokens = Int32Array.from(
+    { length: examples * length },
+    (_, i) => (Math.floor(i / length) * 5 + (i % length) * 3) % 24,
+  );
+  const offsets = BigInt64Array.from({ length: examples + 1 }, (_, i) => BigInt(i * length));
+  const mask = Uint8Array.from({ length: tokens.length }, (_, i) => (i % length < 2 ? 0 : 1));
+  await writeFile(
+    join(folder, 'train_examples'),
+    safetensorsFile({
+      tokens: { dtype: 'I32', shape: [tokens.length], data: tokens },
+      offsets: { dtype: 'I64', shape: [offsets.length], data: offsets },
+      label_mask: { dtype: 'U8', shape: [mask.length], data: mask },
+    }),
+  );
+  await writeFile(
+    join(folder, 'vocabulary'),
+    safetensorsFile({ sizes: { dtype: 'I64', shape: [2], data: BigInt64Array.from([24n, 16n]) } }),
+  );
+  const outputDir = join(folder, name, 'output');
+  const scratchDir = join(folder, name, 'scratch');
+  await mkdir(outputDir, { recursive: true });
+  await mkdir(scratchDir, { recursive: true });
+  return {
+    kind: 'tune',
+    recipe: {
+      base: {
+        kind: 'scratch',
+        layers: 1,
+        dim: 16,
+        heads: 2,
+        kvHeads: 1,
+        ffnDim: 24,
+        ropeTheta: 1000,
+        normEps: 1e-5,
+        tieEmbeddings: true,
+      },
+      trainable: { kind: 'full' },
+      steps: STEPS,
+      batchSequences: 6,
+      lanes: 2,
+      learningRate: 0.01,
+      minLearningRate: 0.001,
+      warmupSteps: 2,
+      weightDecay: 0.05,
+      beta1: 0.9,
+      beta2: 0.95,
+      epsilon: 1e-8,
+      clipNorm: 1,
+      dropout: 0.1,
+      precision: 'fp32',
+      seed: 5,
+    },
+    inputs: { train_examples: join(folder, 'train_examples'), vocabulary: join(folder, 'vocabulary') },
+    outputDir,
+    scratchDir,
+    resumeDir: null,
+    checkpointIntervalSteps: 0,
+    threads: 1,
+    gang: null,
+    ...changes,
+  };
+}
+
+async function modelOf(job: NativeJob): Promise<Buffer> {
+  const model = (await job.promise).outputs['model'];
+  if (model === undefined) throw new Error('the job has no output named model');
+  return readFile(model);
+}
+
+/** Two members of one gang, in rank order. */
+function pair(generation: string): [NativeGang, NativeGang] {
+  const listeners = [createListener('127.0.0.1'), createListener('127.0.0.1')] as const;
+  const addresses = listeners.map((listener) => listener.address);
+  const place = (rank: 0 | 1) => ({ rank, world: 2, generation, addresses, listener: listeners[rank].handle });
+  return [place(0), place(1)];
+}
+
+/** An elastic job of which a test awaits what it tells: each parking as "reason step", each gang as "ready step". */
+function watched(options: NativeJobOptions, onStep: (step: number, job: NativeJob) => void = () => undefined) {
+  const told: string[] = [];
+  let wake = (): void => undefined;
+  const tell = (text: string) => {
+    told.push(text);
+    wake();
+  };
+  const hooks = quietHooks({
+    onStep: (step) => {
+      onStep(step, job);
+    },
+    onParked: (step, reason) => {
+      tell(`${reason} ${String(step)}`);
+    },
+    onReady: (step) => {
+      tell(`ready ${String(step)}`);
+    },
+  });
+  const job: NativeJob = startJob({ ...options, elastic: true }, hooks);
+  /** Resolves with the first text, from the `from`-th on, that matches. */
+  const until = async (pattern: RegExp, from = 0): Promise<string> => {
+    for (;;) {
+      const found = told.slice(from).find((text) => pattern.test(text));
+      if (found !== undefined) return found;
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+    }
+  };
+  return { job, told, until };
+}
+
+describe('jobs that change gangs', () => {
+  it('park when asked, tell where they are, and go on alone to the same bytes', async () => {
+    const undisturbed = await modelOf(startJob(await tuneJob('undisturbed'), quietHooks()));
+    const { job, told, until } = watched(await tuneJob('parked'), (step, running) => {
+      if (step === 3) running.park();
+    });
+    expect(() => {
+      job.rejoin(null);
+    }).toThrow(/not parked/);
+    const parked = await until(/asked/);
+    const step = Number(parked.split(' ')[1]);
+    expect(step).toBeGreaterThanOrEqual(3);
+    expect(job.progress()).toEqual({ step, phase: 'parked', waitingFor: -1 });
+    job.rejoin(null);
+    expect(await modelOf(job)).toEqual(undisturbed);
+    expect(told).toEqual(['ready 0', parked, `ready ${String(step)}`]);
+    expect(job.progress()).toEqual({ step: STEPS, phase: 'finishing', waitingFor: -1 });
+    job.park();
+  });
+
+  it('outlive a peer, take in a newcomer without checkpoint, and let the last rank wait', async () => {
+    const undisturbed = await modelOf(startJob(await tuneJob('undisturbed'), quietHooks()));
+    const [left, right] = pair('pair#1');
+    const victim = startJob(
+      await tuneJob('victim', { gang: right }),
+      quietHooks({
+        onStep: (step) => {
+          if (step === 2) victim.abort();
+        },
+      }),
+    );
+    const survivor = watched(await tuneJob('survivor', { gang: left }));
+    await expect(victim.promise).rejects.toMatchObject({ code: 'aborted' });
+    const parked = await survivor.until(/peer_lost|done/);
+    const [first, second] = pair('pair#2');
+    const newcomer = watched(await tuneJob('newcomer', { gang: first, joinSurvivors: true }));
+    const heard = survivor.told.length;
+    survivor.job.rejoin(second);
+    expect(await modelOf(newcomer.job)).toEqual(undisturbed);
+    expect(newcomer.told).toEqual([`ready ${String(parked.split(' ')[1])}`]);
+    expect(await survivor.until(/done/, heard)).toBe(`done ${String(STEPS)}`);
+    survivor.job.rejoin(null);
+    expect(await modelOf(survivor.job)).toEqual(undisturbed);
+  });
+
+  it('grow at a step that is agreed, with less memory', async () => {
+    const undisturbed = await modelOf(startJob(await tuneJob('undisturbed'), quietHooks()));
+    const first = watched(await tuneJob('first', { memorySaving: 2 }));
+    first.job.requestControl(4);
+    const parked = await first.until(/asked/);
+    const [left, right] = pair('grown');
+    const newcomer = watched(await tuneJob('newcomer', { gang: right, joinSurvivors: true, memorySaving: 1 }));
+    first.job.rejoin(left);
+    expect(await modelOf(first.job)).toEqual(undisturbed);
+    expect(await newcomer.until(/done/)).toBe(`done ${String(STEPS)}`);
+    expect(newcomer.told[0]).toBe(parked.replace('asked', 'ready'));
+    newcomer.job.abort();
+    await expect(newcomer.job.promise).rejects.toMatchObject({ code: 'aborted' });
+  });
+
+  it('tell the step of a failure, and refuse what could never be heard', async () => {
+    const options = await tuneJob('diverging');
+    const recipe = { ...(options.recipe as object), learningRate: 1e20, warmupSteps: 0, clipNorm: 0 };
+    const diverging = startJob({ ...options, recipe }, quietHooks());
+    await expect(diverging.promise).rejects.toMatchObject({ code: 'nan_loss', step: 1 });
+    expect(() => startJob({ ...options, elastic: true }, quietHooks())).toThrow(/onParked/);
+    expect(() => startJob({ ...options, memorySaving: 3 as 2 }, quietHooks())).toThrow(/memorySaving/);
+    const ready: number[] = [];
+    await run(await codebooksJob('ready'), quietHooks({ onReady: (step) => ready.push(step) }));
+    expect(ready).toEqual([0]);
   });
 });
 
