@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
@@ -15,9 +16,9 @@
 #include <thread>
 #include <vector>
 
+#include "adapter_runs.h"
 #include "core/failure.h"
 #include "core/job_session.h"
-#include "tune_runs.h"
 
 namespace collimate {
 
@@ -162,6 +163,32 @@ inline std::vector<NextGang> make_gang(int world, const std::string& generation,
 inline void form_gang(const std::vector<ElasticRank*>& ranks, const std::string& generation) {
   std::vector<NextGang> members = make_gang(static_cast<int>(ranks.size()), generation);
   for (size_t rank = 0; rank < ranks.size(); ++rank) ranks[rank]->enter(std::move(members[rank]));
+}
+
+constexpr int64_t kElasticSteps = 8;
+
+// A run, its folder, and the bytes that it must end with.
+struct Expected {
+  TemporaryFolder folder;
+  ToyRun run;
+  std::string bytes;
+
+  explicit Expected(bool lora = false) {
+    if (!lora) write_toy_inputs(folder.path());
+    run = lora ? lora_run(folder.path(), kElasticSteps) : toy_run(folder.path(), kElasticSteps);
+    TuneHost host;
+    run_rank_of(run, folder.path() / "undisturbed", host, nullptr);
+    bytes = output_bytes(folder.path() / "undisturbed");
+  }
+  std::unique_ptr<ElasticRank> rank(const std::string& name, bool join_survivors = false) const {
+    return std::make_unique<ElasticRank>(
+        ElasticRank::Options{.run = run, .folder = folder.path() / name, .join_survivors = join_survivors});
+  }
+};
+
+// Every step at most once, in order.
+inline bool repeats_nothing(const ElasticHost& host) {
+  return std::adjacent_find(host.steps.begin(), host.steps.end(), std::greater_equal<>()) == host.steps.end();
 }
 
 }  // namespace collimate
