@@ -317,14 +317,14 @@ export function artifactStoreContract(name: string, make: (folder: string) => Pr
         const path = await store.writeRunFile('run-1', 'plan.json', 'one');
         await another().writeRunFile('run-1', 'plan.json', 'two');
         await store.writeRunFile('run-0', 'plan.json', 'x');
-        expect(path).toBe(join(store.runDir('run-1'), 'plan.json'));
+        expect(path).toBe(`${store.runAddress('run-1')}/plan.json`);
         expect((await store.readRunFile('run-1', 'plan.json'))?.toString()).toBe('two');
         expect(await store.listRuns()).toEqual(['run-0', 'run-1']);
       });
 
       it('refuses names that would leave the run', () => {
-        expect(() => store.runDir('../up')).toThrow(/run id: expected/);
-        expect(() => store.runDir('')).toThrow(/run id: expected/);
+        expect(() => store.runAddress('../up')).toThrow(/run id: expected/);
+        expect(() => store.runAddress('')).toThrow(/run id: expected/);
       });
 
       it('appends events in order, also from many calls at once', async () => {
