@@ -58,6 +58,8 @@ export class JobRun {
   readonly #scratch: string;
   #native: NativeJob | null = null;
   #kind = 'unknown';
+  /** Digests whose local paths this job holds. */
+  readonly #inputs: string[] = [];
   #control = 0;
   #lastStepAtMs = performance.now();
   #commits: Promise<void> = Promise.resolve();
@@ -102,6 +104,7 @@ export class JobRun {
       const inputs: Record<string, string> = {};
       for (const [name, digest] of Object.entries(spec.inputs)) {
         inputs[name] = await this.#options.store.localPath(digest);
+        this.#inputs.push(digest);
       }
       this.#abort.signal.throwIfAborted();
       const isDomain = (DOMAIN_JOB_KINDS as readonly string[]).includes(spec.kind);
@@ -249,6 +252,7 @@ export class JobRun {
   }
 
   async #clean(): Promise<void> {
+    await this.#options.store.releasePaths(this.#inputs.splice(0));
     await rm(this.#scratch, { recursive: true, force: true }).catch((error: unknown) => {
       this.#options.log.warn({ err: error }, `scratch folder ${this.#scratch} could not be removed`);
     });

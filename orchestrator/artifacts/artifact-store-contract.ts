@@ -19,6 +19,10 @@ export interface StoreUnderTest {
   open(onWarning: (warning: StoreWarning) => void): ArtifactStore;
   /** Changes the stored bytes behind the store's back. */
   damage(what: Stored, how: (bytes: Buffer) => Buffer | null): Promise<void>;
+  /** Takes away what this machine has of a remote store: a good local copy may be answered when the stored bytes are not. */
+  dropCopies(): Promise<void>;
+  /** Names of the files that `probe` has left. */
+  leftOfProbe(): Promise<string[]>;
   close(): Promise<void>;
 }
 
@@ -72,6 +76,17 @@ export function artifactStoreContract(name: string, make: (folder: string) => Pr
         expect((await readFile(await store.localPath(digest))).equals(bytes)).toBe(true);
       });
 
+      it('gives equal paths to many readers at once, and reads on after some have left', async () => {
+        const bytes = randomBytes(200_000);
+        const digest = await store.putBytes(bytes);
+        const paths = await Promise.all(Array.from({ length: 8 }, () => store.localPath(digest)));
+        expect(new Set(paths).size).toBe(1);
+        await store.releasePaths(Array.from({ length: 7 }, () => digest));
+        expect((await readFile(paths[0] ?? '')).equals(bytes)).toBe(true);
+        await store.releasePaths([digest]);
+        expect((await readFile(await store.localPath(digest))).equals(bytes)).toBe(true);
+      });
+
       it('takes many equal and different puts at once', async () => {
         const contents = Array.from({ length: 24 }, (_, i) => Buffer.from(`content ${String(i % 4)}`));
         const clients = [store, another(), another()] as const;
@@ -91,6 +106,7 @@ export function artifactStoreContract(name: string, make: (folder: string) => Pr
         const digest = await store.putBytes(bytes);
         await store.localPath(digest);
         await world.damage({ object: digest }, how);
+        await world.dropCopies();
         // The same client, which has verified the object before, and a new one.
         for (const client of [store, another()]) {
           await expect(client.localPath(digest)).rejects.toThrow(CorruptArtifactError);
@@ -113,6 +129,16 @@ export function artifactStoreContract(name: string, make: (folder: string) => Pr
         await expect(store.localPath(KEY)).rejects.toThrow(new RegExp(`object ${KEY}: expected .* found nothing`));
         await expect(store.localPath('../../etc/passwd')).rejects.toThrow(/expected a SHA-256/);
         await expect(store.putFile(join(folder, 'absent'))).rejects.toThrow(/ENOENT/);
+      });
+    });
+
+    describe('probe', () => {
+      it('leaves nothing behind', async () => {
+        await store.putBytes(Buffer.from('x'));
+        await store.probe();
+        await another().probe();
+        expect(await world.leftOfProbe()).toEqual([]);
+        expect(warnings).toEqual([]);
       });
     });
 
@@ -317,14 +343,14 @@ export function artifactStoreContract(name: string, make: (folder: string) => Pr
         const path = await store.writeRunFile('run-1', 'plan.json', 'one');
         await another().writeRunFile('run-1', 'plan.json', 'two');
         await store.writeRunFile('run-0', 'plan.json', 'x');
-        expect(path).toBe(join(store.runDir('run-1'), 'plan.json'));
+        expect(path).toBe(`${store.runAddress('run-1')}/plan.json`);
         expect((await store.readRunFile('run-1', 'plan.json'))?.toString()).toBe('two');
         expect(await store.listRuns()).toEqual(['run-0', 'run-1']);
       });
 
       it('refuses names that would leave the run', () => {
-        expect(() => store.runDir('../up')).toThrow(/run id: expected/);
-        expect(() => store.runDir('')).toThrow(/run id: expected/);
+        expect(() => store.runAddress('../up')).toThrow(/run id: expected/);
+        expect(() => store.runAddress('')).toThrow(/run id: expected/);
       });
 
       it('appends events in order, also from many calls at once', async () => {
@@ -333,6 +359,33 @@ export function artifactStoreContract(name: string, make: (folder: string) => Pr
         );
         const events = await another().readRunEvents('r');
         expect(events.map(({ n }) => n)).toEqual(Array.from({ length: 40 }, (_, i) => i >> 1));
+      });
+
+      it('keeps the order of two writers that take turns', async () => {
+        const clients = [store, another()] as const;
+        for (let n = 0; n < 6; n += 1) await clients[n % 2 === 0 ? 0 : 1].appendRunEvents('r', [{ n }]);
+        expect((await another().readRunEvents('r')).map(({ n }) => n)).toEqual([0, 1, 2, 3, 4, 5]);
+      });
+
+      it('loses no event of two writers at once', async () => {
+        const clients = [store, another()] as const;
+        await Promise.all(
+          Array.from({ length: 20 }, (_, n) => clients[n % 2 === 0 ? 0 : 1].appendRunEvents('r', [{ n }])),
+        );
+        const numbers = (await store.readRunEvents('r')).map(({ n }) => Number(n));
+        for (const parity of [0, 1]) {
+          expect(numbers.filter((n) => n % 2 === parity)).toEqual(Array.from({ length: 10 }, (_, i) => 2 * i + parity));
+        }
+      });
+
+      it('goes on reading events where it was', async () => {
+        expect(await store.readRunEventsAfter('r', null)).toMatchObject({ events: [] });
+        await store.appendRunEvents('r', [{ n: 1 }, { n: 2 }]);
+        const first = await another().readRunEventsAfter('r', null);
+        expect(first.events).toEqual([{ n: 1 }, { n: 2 }]);
+        expect((await store.readRunEventsAfter('r', first.cursor)).events).toEqual([]);
+        await another().appendRunEvents('r', [{ n: 3 }]);
+        expect((await store.readRunEventsAfter('r', first.cursor)).events).toEqual([{ n: 3 }]);
       });
 
       it('loses only the line that a crash cut short', async () => {

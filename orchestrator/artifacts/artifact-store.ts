@@ -30,6 +30,13 @@ export interface StoreWarning {
   message: string;
 }
 
+/** Events that followed a cursor. */
+export interface EventPage {
+  events: JsonObject[];
+  /** Where the next read goes on; belongs to this store and run. */
+  cursor: string;
+}
+
 export interface StoreOptions {
   onWarning?: (warning: StoreWarning) => void;
 }
@@ -38,6 +45,12 @@ export interface ArtifactStore {
   /** Address that `openStore` opens again. */
   readonly url: string;
 
+  /**
+   * Writes something small (a folder: 1 MiB), reads it back and removes it. StoreUnavailableError says what is wrong when the
+   * store cannot be used: full, forbidden, not there, not reachable.
+   */
+  probe(): Promise<void>;
+
   /** Copies a file in. Idempotent; heals a damaged object of the same content. */
   putFile(path: string): Promise<Digest>;
   putBytes(bytes: Uint8Array): Promise<Digest>;
@@ -45,8 +58,13 @@ export interface ArtifactStore {
   putJson(value: Json | JsonObject): Promise<Digest>;
   /** Whether an object of this name is there; says nothing about its bytes. */
   has(digest: Digest): Promise<boolean>;
-  /** Path of a verified local file, to be read only. CorruptArtifactError when it is missing or damaged. */
+  /**
+   * Path of a verified local file, to be read only; a remote store answers a local copy that stays until it is released or
+   * this process ends. CorruptArtifactError when it is missing or damaged.
+   */
   localPath(digest: Digest): Promise<string>;
+  /** Takes one `localPath` of each back: the path is no longer read, and a local copy may make room for others. */
+  releasePaths(digests: readonly Digest[]): Promise<void>;
   readBytes(digest: Digest): Promise<Buffer>;
   readJson(digest: Digest): Promise<Json>;
 
@@ -66,17 +84,19 @@ export interface ArtifactStore {
   /** Keeps the newest `keep` checkpoints; answers how many were dropped. Objects go with `collectGarbage`. */
   pruneCheckpoints(jobKey: string, keep: number): Promise<number>;
 
-  /** Folder of a run's own files. */
-  runDir(runId: string): string;
-  /** Replaces a file of the run whole; answers its path. */
+  /** Where a run's own files are, for people: a folder, or an address below the store's. */
+  runAddress(runId: string): string;
+  /** Replaces a file of the run whole; answers its address. */
   writeRunFile(runId: string, name: string, bytes: string | Uint8Array): Promise<string>;
   /** Null when there is no such file. */
   readRunFile(runId: string, name: string): Promise<Buffer | null>;
   listRuns(): Promise<string[]>;
-  /** Appends one NDJSON line per event to the run's `events.ndjson`. */
+  /** Appends events; those of one call stay together and keep their order. */
   appendRunEvents(runId: string, events: readonly JsonObject[]): Promise<void>;
   /** All events; a line cut short by a crash is left out with a warning. */
   readRunEvents(runId: string): Promise<JsonObject[]>;
+  /** Events after a cursor (null: from the first on), to follow a run: what is still being written comes with a later call. */
+  readRunEventsAfter(runId: string, cursor: string | null): Promise<EventPage>;
 
   /** Removes objects that nothing refers to and that are older than `olderThanSeconds`. */
   collectGarbage(options: { olderThanSeconds: number }): Promise<{ objects: number; bytes: number }>;

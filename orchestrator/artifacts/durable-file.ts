@@ -6,7 +6,7 @@
  */
 import { createHash, randomBytes } from 'node:crypto';
 import { link, mkdir, open, rename, unlink, type FileHandle } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 
 import type { Digest } from '../../workflows/contract.js';
 import { asStoreError } from './errors.js';
@@ -68,10 +68,10 @@ export async function createFile(path: string, bytes: string | Uint8Array): Prom
 }
 
 export interface CopyOptions {
-  source: FileHandle | Uint8Array;
+  source: FileHandle | Uint8Array | AsyncIterable<Uint8Array>;
   /** Same file system as the destination. */
   folder: string;
-  /** Final path for the digest of what was written. */
+  /** Final path for the digest of what was written. Throws to refuse it: nothing is left behind then. */
   pathOf: (digest: Digest) => string;
 }
 
@@ -84,7 +84,8 @@ export async function copyByDigest({ source, folder, pathOf }: CopyOptions): Pro
         await target.writeFile(source);
         return createHash('sha256').update(source).digest('hex');
       }
-      return hashChunks(source, (chunk) => target.writeFile(chunk));
+      const write = (chunk: Uint8Array): Promise<void> => target.writeFile(chunk);
+      return Symbol.asyncIterator in source ? hashStream(source, write) : hashChunks(source, write);
     },
     (temporary, digest) => rename(temporary, pathOf(digest)),
   );
@@ -101,6 +102,32 @@ export async function hashChunks(file: FileHandle, sink?: (chunk: Uint8Array) =>
     const chunk = buffer.subarray(0, bytesRead);
     hash.update(chunk);
     await sink?.(chunk);
+  }
+}
+
+/** SHA-256 of a stream; `sink` sees each chunk before the next is asked for. */
+export async function hashStream(
+  stream: AsyncIterable<Uint8Array>,
+  sink?: (chunk: Uint8Array) => Promise<void>,
+): Promise<Digest> {
+  const hash = createHash('sha256');
+  for await (const chunk of stream) {
+    hash.update(chunk);
+    await sink?.(chunk);
+  }
+  return hash.digest('hex');
+}
+
+/** Moves a damaged file to the folder of such; answers its new path, null when another process was faster. */
+export async function moveAside(path: string, damagedFolder: string): Promise<string | null> {
+  const target = join(damagedFolder, `${basename(path)}.${String(Date.now())}`);
+  try {
+    await mkdir(damagedFolder, { recursive: true });
+    await rename(path, target);
+    return target;
+  } catch (error) {
+    if (isMissing(error)) return null;
+    throw asStoreError(error, path);
   }
 }
 

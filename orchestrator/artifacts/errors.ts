@@ -37,15 +37,16 @@ export class NondeterminismError extends Error {
   }
 }
 
-/** The file system refuses: full, read-only, forbidden or broken. Worth a retry once its owner has acted. */
+/** The file system or the server refuses: full, read-only, forbidden, broken, away. Worth a retry once its owner has acted. */
 export class StoreUnavailableError extends Error {
   override readonly name = 'StoreUnavailableError';
   readonly failureCause: FailureCause = 'store_unavailable';
   readonly path: string;
   readonly code: string;
 
-  constructor({ path, code, cause }: { path: string; code: string; cause: unknown }) {
-    super(`artifact store: ${path}: ${code}: ${REMEDIES[code] ?? 'check the disk and its mount'}`, { cause });
+  /** Without a remedy of its own a code has that of the file system's. */
+  constructor({ path, code, remedy, cause }: { path: string; code: string; remedy?: string; cause: unknown }) {
+    super(`artifact store: ${path}: ${code}: ${remedy ?? REMEDIES[code] ?? 'check the disk and its mount'}`, { cause });
     this.path = path;
     this.code = code;
   }

@@ -26,6 +26,8 @@ artifactStoreContract('folder', (root) =>
       const bytes = how(await readFile(path));
       await (bytes === null ? unlink(path) : writeFile(path, bytes));
     },
+    dropCopies: () => Promise.resolve(),
+    leftOfProbe: () => readdir(join(root, 'probe')),
     close: () => Promise.resolve(),
   }),
 );
@@ -52,8 +54,7 @@ describe('openStore', () => {
   });
 
   it.each([
-    ['s3://bucket/prefix', /s3:\/\/ comes later/],
-    ['http://host/store', /expected file:\/\/\/folder or a path, got "http:\/\/host\/store"$/],
+    ['http://host/store', /expected file:\/\/\/folder, a path or s3:\/\/bucket\/prefix, got "http:\/\/"$/],
     ['file://host/folder', /expected file:\/\/\/absolute\/folder/],
     ['', /got an empty string/],
   ])('refuses %s', (url, message) => {
@@ -109,6 +110,12 @@ describe('folder store', () => {
     );
   });
 
+  it('fails a probe of a store whose parent is a file', async () => {
+    await writeFile(join(folder, 'file'), '');
+    const probe = new FileArtifactStore(join(folder, 'file', 'store')).probe();
+    await expect(probe).rejects.toMatchObject({ name: 'StoreUnavailableError', code: 'ENOTDIR' });
+  });
+
   it.skipIf(process.getuid?.() === 0)('reports a folder without write permission', async () => {
     await mkdir(join(folder, 'store'));
     await chmod(join(folder, 'store'), 0o500);
@@ -150,6 +157,17 @@ describe.skipIf(mountRefusal !== null)(
       const digest = await store.putBytes(big);
       expect((await store.readBytes(digest)).equals(big)).toBe(true);
       expect((await store.readBytes(small)).toString()).toBe('small');
+    });
+
+    it('fails a probe where a mebibyte does not fit, and passes it when there is room again', async () => {
+      const store = new FileArtifactStore(disk);
+      await store.putBytes(Buffer.alloc(100_000, 7));
+      await expect(store.probe()).rejects.toMatchObject({ name: 'StoreUnavailableError', code: 'ENOSPC' });
+      expect(await strays(disk)).toEqual([]);
+      execFileSync('mount', ['-o', 'remount,size=8m', disk]);
+      await store.probe();
+      execFileSync('mount', ['-o', 'remount,ro', disk]);
+      await expect(store.probe()).rejects.toMatchObject({ name: 'StoreUnavailableError', code: 'EROFS' });
     });
 
     it('reports a full disk in the middle of a checkpoint and keeps the one before', async () => {

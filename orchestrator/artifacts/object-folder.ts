@@ -5,15 +5,16 @@
  *    (inode, size, modification and change time).
  * 2. A damaged object is moved to `damaged/`, so that its name is free for the bytes that belong there.
  */
-import { mkdir, open, readdir, readFile, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
+import { copyFile, open, readdir, readFile, stat, unlink, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import type { Digest } from '../../workflows/contract.js';
-import { copyByDigest, hashChunks, isMissing, TEMPORARY_PREFIX } from './durable-file.js';
+import { copyByDigest, hashChunks, isMissing, moveAside, TEMPORARY_PREFIX } from './durable-file.js';
 import { asStoreError, CorruptArtifactError } from './errors.js';
 import { isDigest } from './job-key.js';
+import type { ObjectSpace } from './store-parts.js';
 
-export class ObjectFolder {
+export class ObjectFolder implements ObjectSpace {
   readonly #folder: string;
   readonly #damaged: string;
   /** Digest to what the file looked like when it was verified. */
@@ -59,7 +60,7 @@ export class ObjectFolder {
       this.#verified.set(digest, before);
       return path;
     }
-    const movedTo = await this.setAside(path);
+    const movedTo = await moveAside(path, this.#damaged);
     throw new CorruptArtifactError({ digest, found: `bytes with the SHA-256 ${actual}`, movedTo });
   }
 
@@ -70,17 +71,20 @@ export class ObjectFolder {
     });
   }
 
-  /** Moves a damaged file out of the way; answers its new path, null when another process was faster. */
-  async setAside(path: string): Promise<string | null> {
-    const target = join(this.#damaged, `${path.slice(path.lastIndexOf('/') + 1)}.${String(Date.now())}`);
-    try {
-      await mkdir(this.#damaged, { recursive: true });
-      await rename(path, target);
-      return target;
-    } catch (error) {
-      if (isMissing(error)) return null;
-      throw asStoreError(error, path);
-    }
+  async verify(digest: Digest): Promise<void> {
+    await this.localPath(digest);
+  }
+
+  /** The paths are the objects themselves: nothing to give back. */
+  release(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  async copyTo(digest: Digest, target: string): Promise<void> {
+    const path = await this.localPath(digest);
+    await copyFile(path, target).catch((error: unknown) => {
+      throw asStoreError(error, target);
+    });
   }
 
   /** Removes objects and stray temporary files older than the limit, except those that `keep` holds. */

@@ -6,15 +6,17 @@ import { mkdir, open, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import type { JsonObject } from '../../workflows/contract.js';
-import type { StoreWarning } from './artifact-store.js';
+import type { EventPage, StoreWarning } from './artifact-store.js';
 import { isMissing, replaceFile } from './durable-file.js';
 import { asStoreError } from './errors.js';
-import { canonicalJson } from './job-key.js';
+import { eventText, parseEvents } from './event-lines.js';
+import { checkedName } from './run-names.js';
+import type { RunSpace } from './store-parts.js';
 
 const EVENTS = 'events.ndjson';
 const NEWLINE = 0x0a;
 
-export class RunFolder {
+export class RunFolder implements RunSpace {
   readonly #folder: string;
   readonly #warn: (warning: StoreWarning) => void;
   /** Last append of each run, so that lines of one process keep their order. */
@@ -25,18 +27,18 @@ export class RunFolder {
     this.#warn = warn;
   }
 
-  dir(runId: string): string {
+  address(runId: string): string {
     return join(this.#folder, checkedName('run id', runId));
   }
 
   async writeFile(runId: string, name: string, bytes: string | Uint8Array): Promise<string> {
-    const path = join(this.dir(runId), checkedName('file name', name));
+    const path = join(this.address(runId), checkedName('file name', name));
     await replaceFile(path, bytes);
     return path;
   }
 
   async readFile(runId: string, name: string): Promise<Buffer | null> {
-    const path = join(this.dir(runId), checkedName('file name', name));
+    const path = join(this.address(runId), checkedName('file name', name));
     return readFile(path).catch((error: unknown) => this.#absent(error));
   }
 
@@ -47,7 +49,7 @@ export class RunFolder {
 
   /** Names of the plain files of a run. */
   async files(runId: string): Promise<string[]> {
-    const entries = await readdir(this.dir(runId), { withFileTypes: true }).catch((error: unknown) =>
+    const entries = await readdir(this.address(runId), { withFileTypes: true }).catch((error: unknown) =>
       this.#absent(error),
     );
     return (entries ?? []).flatMap((entry) => (entry.isFile() ? [entry.name] : [])).sort();
@@ -55,7 +57,7 @@ export class RunFolder {
 
   async appendEvents(runId: string, events: readonly JsonObject[]): Promise<void> {
     if (events.length === 0) return;
-    const text = events.map((event) => `${canonicalJson(event)}\n`).join('');
+    const text = eventText(events);
     const earlier = this.#appends.get(runId) ?? Promise.resolve();
     const append = earlier.catch(() => undefined).then(() => this.#append(runId, text));
     this.#appends.set(runId, append);
@@ -67,22 +69,35 @@ export class RunFolder {
   }
 
   async readEvents(runId: string): Promise<JsonObject[]> {
-    const bytes = await this.readFile(runId, EVENTS);
-    const lines = (bytes?.toString('utf8') ?? '').split('\n').filter((line) => line !== '');
-    return lines.flatMap((line, i) => {
-      try {
-        return [JSON.parse(line) as JsonObject];
-      } catch {
-        this.#warn({ subject: `events of run ${runId}`, message: `line ${String(i + 1)} is damaged and left out` });
-        return [];
-      }
-    });
+    const text = (await this.readFile(runId, EVENTS))?.toString('utf8') ?? '';
+    return parseEvents({ runId, text, warn: this.#warn });
+  }
+
+  /** The cursor is an offset in bytes. */
+  async readEventsAfter(runId: string, cursor: string | null): Promise<EventPage> {
+    const offset = Number(cursor ?? 0);
+    const rest = (await this.#tail(runId, offset)) ?? Buffer.alloc(0);
+    const whole = rest.subarray(0, rest.lastIndexOf(NEWLINE) + 1);
+    const events = parseEvents({ runId, text: whole.toString('utf8'), warn: this.#warn });
+    return { events, cursor: String(offset + whole.length) };
+  }
+
+  async #tail(runId: string, offset: number): Promise<Buffer | null> {
+    const file = await open(join(this.address(runId), EVENTS), 'r').catch((error: unknown) => this.#absent(error));
+    if (file === null) return null;
+    try {
+      const bytes = Buffer.alloc(Math.max(0, (await file.stat()).size - offset));
+      const { bytesRead } = await file.read(bytes, 0, bytes.length, offset);
+      return bytes.subarray(0, bytesRead);
+    } finally {
+      await file.close();
+    }
   }
 
   async #append(runId: string, text: string): Promise<void> {
-    const path = join(this.dir(runId), EVENTS);
+    const path = join(this.address(runId), EVENTS);
     try {
-      await mkdir(this.dir(runId), { recursive: true });
+      await mkdir(this.address(runId), { recursive: true });
       const file = await open(path, 'a+');
       try {
         const { size } = await file.stat();
@@ -103,13 +118,4 @@ export class RunFolder {
     if (isMissing(error)) return null;
     throw asStoreError(error, this.#folder);
   }
-}
-
-function checkedName(what: string, name: string): string {
-  if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(name)) {
-    throw new TypeError(
-      `${what}: expected 1 to 128 letters, digits, ".", "_" or "-", a letter or digit first; got "${name}"`,
-    );
-  }
-  return name;
 }

@@ -1,10 +1,17 @@
 /** What every command starts from: global options, the home, and a session with the servers that are up. */
 import { type Command } from 'commander';
 
+import {
+  type ArtifactStore,
+  CorruptArtifactError,
+  openStore,
+  StoreAddressError,
+  StoreUnavailableError,
+} from '../artifacts/store.js';
 import { CliError } from './cli-error.js';
 import { type Home, homeAt, type ProcessTable } from './home.js';
 import { requireUp } from './installation.js';
-import { type OutputFormat } from './output.js';
+import { type OutputFormat, progress } from './output.js';
 import { NAMESPACE } from './supervisor-config.js';
 import { type TemporalSession } from './temporal-connection.js';
 
@@ -31,6 +38,22 @@ export async function withSession<T>(
     return await action(session, table);
   } finally {
     await session.close();
+  }
+}
+
+/** Runs `action` with the home's store; what is wrong with the store is the user's to mend. */
+export async function withStore<T>(home: Home, action: (store: ArtifactStore) => Promise<T>): Promise<T> {
+  try {
+    return await action(openStore(home.store, { onWarning: ({ message }) => progress(message) }));
+  } catch (error) {
+    if (
+      error instanceof CorruptArtifactError ||
+      error instanceof StoreUnavailableError ||
+      error instanceof StoreAddressError
+    ) {
+      throw new CliError('badInput', error.message, { cause: error });
+    }
+    throw error;
   }
 }
 

@@ -1,31 +1,35 @@
-import { appendFileSync, mkdtempSync, rmSync } from 'node:fs';
+import { appendFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 
-import { followRunLog, printableLogLine, readRunLog, requireRunFolder } from './run-log.js';
-import { homeAt } from './home.js';
+import { openStore, type ArtifactStore } from '../artifacts/store.js';
+import { followRunLog, printableLogLine, readRunLog, requireRun } from './run-log.js';
 
 let folder: string;
+let store: ArtifactStore;
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), 'collimate-run-log-'));
+  mkdirSync(join(folder, 'runs', 'r'), { recursive: true });
+  store = openStore(folder);
 });
 afterEach(() => rmSync(folder, { recursive: true }));
-const append = (text: string): void => appendFileSync(join(folder, 'events.ndjson'), text);
+const append = (text: string): void => appendFileSync(join(folder, 'runs', 'r', 'events.ndjson'), text);
 
-test('a line that is still being written is left for the next read', () => {
-  expect(readRunLog(folder, 0)).toEqual({ lines: [], next: 0 });
+test('a line that is still being written is left for the next read', async () => {
+  expect((await readRunLog(store, 'r', null)).lines).toEqual([]);
   append('{"a":1}\n{"b"');
-  const first = readRunLog(folder, 0);
+  const first = await readRunLog(store, 'r', null);
   expect(first.lines).toEqual(['{"a":1}']);
   append(':"ü"}\n');
-  expect(readRunLog(folder, first.next).lines).toEqual(['{"b":"ü"}']);
+  expect((await readRunLog(store, 'r', first.next)).lines).toEqual(['{"b":"ü"}']);
 });
 
 test('a follow ends with the run', async () => {
   append('{"type":"note","message":"run running"}\n');
   const lines: string[] = [];
-  const followed = followRunLog(folder, new AbortController().signal, (line) => lines.push(line));
+  const { signal } = new AbortController();
+  const followed = followRunLog({ store, runId: 'r', signal, print: (line) => lines.push(line) });
   append('{"type":"note","message":"run done"}\n');
   await followed;
   expect(lines).toHaveLength(2);
@@ -33,7 +37,7 @@ test('a follow ends with the run', async () => {
 
 test('a follow is left by its signal', async () => {
   const controller = new AbortController();
-  const followed = followRunLog(folder, controller.signal, () => undefined);
+  const followed = followRunLog({ store, runId: 'r', signal: controller.signal, print: () => undefined });
   controller.abort();
   await followed;
 });
@@ -53,8 +57,8 @@ test('lines for people name time, stage, job and worker', () => {
   expect(printableLogLine('not json')).toBe('not json');
 });
 
-test('a run that is not there, also one that points outside the store', () => {
-  const home = homeAt(folder);
-  expect(() => requireRunFolder(home, 'none')).toThrow(/none called "none"/);
-  expect(() => requireRunFolder(home, '../..')).toThrow(/none called/);
+test('a run that is not there, also one that points outside the store', async () => {
+  await requireRun(store, 'r');
+  await expect(requireRun(store, 'none')).rejects.toThrow(/none called "none"/);
+  await expect(requireRun(store, '../..')).rejects.toThrow(/none called/);
 });

@@ -1,49 +1,38 @@
-/** A run's events as the controller wrote them: `runs/<id>/events.ndjson` in the store. */
-import { closeSync, existsSync, fstatSync, openSync, readSync } from 'node:fs';
-import { join } from 'node:path';
+/** A run's events as the controller wrote them to the store. */
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { openStore } from '../artifacts/store.js';
+import { canonicalJson } from '../artifacts/job-key.js';
+import { type ArtifactStore } from '../artifacts/store.js';
 import { CliError } from './cli-error.js';
-import { type Home } from './home.js';
 
 const POLL_MS = 250;
 
-export function requireRunFolder(home: Home, runId: string): string {
-  const folder = runFolder(home, runId);
-  if (folder === null || !existsSync(folder)) {
-    const runs = join(home.store, 'runs');
-    throw new CliError(
-      'notFound',
-      `expected a run in ${runs}, but there is none called "${runId}"; see "collimate ls"`,
-    );
-  }
-  return folder;
+export async function requireRun(store: ArtifactStore, runId: string): Promise<void> {
+  if (isRunId(store, runId) && (await store.listRuns()).includes(runId)) return;
+  throw new CliError(
+    'notFound',
+    `expected a run in ${store.url}, but there is none called "${runId}"; see "collimate ls"`,
+  );
 }
 
-/** Null for what cannot be a run id: the store refuses names that would leave its folder. */
-function runFolder(home: Home, runId: string): string | null {
+/** The store refuses names that would leave its folder. */
+function isRunId(store: ArtifactStore, runId: string): boolean {
   try {
-    return openStore(home.store).runDir(runId);
+    store.runAddress(runId);
+    return true;
   } catch {
-    return null;
+    return false;
   }
 }
 
-/** Whole lines from a byte offset on; a line that is still being written is left for the next call. */
-export function readRunLog(folder: string, offset: number): { lines: string[]; next: number } {
-  const file = join(folder, 'events.ndjson');
-  if (!existsSync(file)) return { lines: [], next: offset };
-  const fd = openSync(file, 'r');
-  try {
-    const bytes = Buffer.alloc(Math.max(0, fstatSync(fd).size - offset));
-    const length = readSync(fd, bytes, 0, bytes.length, offset);
-    const end = bytes.subarray(0, length).lastIndexOf(0x0a) + 1;
-    const lines = bytes.subarray(0, end).toString('utf8').split('\n').filter(Boolean);
-    return { lines, next: offset + end };
-  } finally {
-    closeSync(fd);
-  }
+/** Whole lines after a cursor; a line that is still being written is left for the next call. */
+export async function readRunLog(
+  store: ArtifactStore,
+  runId: string,
+  cursor: string | null,
+): Promise<{ lines: string[]; next: string }> {
+  const page = await store.readRunEventsAfter(runId, cursor);
+  return { lines: page.events.map(canonicalJson), next: page.cursor };
 }
 
 interface LogLine {
@@ -63,11 +52,18 @@ function parse(line: string): LogLine | null {
   }
 }
 
-export async function followRunLog(folder: string, signal: AbortSignal, print: (line: string) => void): Promise<void> {
-  let offset = 0;
+export interface FollowedLog {
+  store: ArtifactStore;
+  runId: string;
+  signal: AbortSignal;
+  print: (line: string) => void;
+}
+
+export async function followRunLog({ store, runId, signal, print }: FollowedLog): Promise<void> {
+  let cursor: string | null = null;
   while (!signal.aborted) {
-    const { lines, next } = readRunLog(folder, offset);
-    offset = next;
+    const { lines, next } = await readRunLog(store, runId, cursor);
+    cursor = next;
     for (const line of lines) {
       print(line);
       const event = parse(line);

@@ -2,8 +2,8 @@
 import { dirname } from 'node:path';
 
 import { RUN_WORKFLOW, type RunPlan, TASK_QUEUE } from '../../workflows/contract.js';
-import { openStore, StoreAddressError, StoreUnavailableError } from '../artifacts/store.js';
 import { CliError } from './cli-error.js';
+import { withStore } from './command-context.js';
 import { type Home } from './home.js';
 import { loadRunFile } from './run-file.js';
 import { resolveRun, storeInputs } from './run-plan.js';
@@ -22,17 +22,11 @@ export async function preparePlan(home: Home, source: PlanSource): Promise<RunPl
   const settings = source.settings ?? [];
   const loaded = loadRunFile(source.file, settings);
   const run = resolveRun(loaded, { baseFolder: dirname(source.file), dataFolder: source.dataFolder });
-  const store = openStore(home.store);
-  try {
+  return withStore(home, async (store) => {
     const plan = await storeInputs(run, (path) => store.putFile(path));
     await store.writeRunFile(plan.runId, 'plan.json', `${JSON.stringify(plan, null, 2)}\n`);
     return plan;
-  } catch (error) {
-    if (error instanceof StoreUnavailableError || error instanceof StoreAddressError) {
-      throw new CliError('badInput', error.message, { cause: error });
-    }
-    throw error;
-  }
+  });
 }
 
 export async function startRun(session: TemporalSession, plan: RunPlan): Promise<void> {

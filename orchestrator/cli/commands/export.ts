@@ -1,9 +1,7 @@
 /** `export`: what a run tuned, in a folder that Hugging Face libraries load. */
 import { type Command } from 'commander';
 
-import { CorruptArtifactError, openStore, StoreAddressError, StoreUnavailableError } from '../../artifacts/store.js';
-import { CliError } from '../cli-error.js';
-import { contextOf } from '../command-context.js';
+import { contextOf, withStore } from '../command-context.js';
 import { exportModel } from '../export-model.js';
 import { data, dataJson, progress } from '../output.js';
 
@@ -22,24 +20,12 @@ export function addExportCommand(program: Command): void {
     .option('--base <name>', "base that the adapter's config names: a folder or a name on a hub")
     .action(async (runId: string, folder: string, flags: ExportFlags, command: Command) => {
       const { home, output } = contextOf(command);
-      try {
-        const store = openStore(home.store, { onWarning: ({ message }) => progress(message) });
-        const request = { runId, folder, merged: flags.merged === true, baseName: flags.base ?? null };
-        const exported = await exportModel(store, request);
-        if (output === 'json') dataJson(exported);
-        else {
-          data(`${exported.folder}`);
-          progress(`${exported.form} of ${runId}: ${exported.files.join(', ')}; README.md says how to load it`);
-        }
-      } catch (error) {
-        if (
-          error instanceof CorruptArtifactError ||
-          error instanceof StoreUnavailableError ||
-          error instanceof StoreAddressError
-        ) {
-          throw new CliError('badInput', error.message, { cause: error });
-        }
-        throw error;
+      const request = { runId, folder, merged: flags.merged === true, baseName: flags.base ?? null };
+      const exported = await withStore(home, (store) => exportModel(store, request));
+      if (output === 'json') dataJson(exported);
+      else {
+        data(`${exported.folder}`);
+        progress(`${exported.form} of ${runId}: ${exported.files.join(', ')}; README.md says how to load it`);
       }
     });
 }

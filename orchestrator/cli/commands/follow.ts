@@ -2,10 +2,10 @@
 import { type Command } from 'commander';
 
 import { RUN_WORKFLOW, type RunStatus } from '../../../workflows/contract.js';
-import { contextOf, untilInterrupted, withSession } from '../command-context.js';
+import { contextOf, untilInterrupted, withSession, withStore } from '../command-context.js';
 import { RunFollower } from '../follow-run.js';
 import { data, dataJson, dataJsonLine, show, table } from '../output.js';
-import { followRunLog, printableLogLine, readRunLog, requireRunFolder } from '../run-log.js';
+import { followRunLog, printableLogLine, readRunLog, requireRun } from '../run-log.js';
 import { queryRunStatus } from '../run-status.js';
 import { RunProgress } from '../run-progress.js';
 import { type TemporalSession } from '../temporal-connection.js';
@@ -83,18 +83,20 @@ export function addFollowCommands(program: Command): void {
     .option('--follow', 'go on until the run ends; Ctrl-C leaves')
     .action(async (runId: string, flags: { follow?: boolean }, command: Command) => {
       const { home, output } = contextOf(command);
-      const folder = requireRunFolder(home, runId);
       const print = (line: string): void => data(output === 'json' ? line : printableLogLine(line));
-      if (!flags.follow) {
-        readRunLog(folder, 0).lines.forEach(print);
-        return;
-      }
-      const { signal, release } = untilInterrupted();
-      try {
-        await followRunLog(folder, signal, print);
-      } finally {
-        release();
-      }
+      await withStore(home, async (store) => {
+        await requireRun(store, runId);
+        if (!flags.follow) {
+          (await readRunLog(store, runId, null)).lines.forEach(print);
+          return;
+        }
+        const { signal, release } = untilInterrupted();
+        try {
+          await followRunLog({ store, runId, signal, print });
+        } finally {
+          release();
+        }
+      });
     });
 }
 

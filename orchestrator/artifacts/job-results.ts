@@ -4,26 +4,30 @@
  * 1. A second, equal result is accepted; a different one is a broken promise of determinism.
  * 2. A record that is damaged, or whose outputs are, is set aside so that the job can run and commit again.
  */
-import { readdir, readFile } from 'node:fs/promises';
-import { join } from 'node:path';
-
 import type { JobResult } from '../../workflows/contract.js';
 import type { StoreWarning } from './artifact-store.js';
-import { createFile, isMissing } from './durable-file.js';
-import { asStoreError, CorruptArtifactError, NondeterminismError } from './errors.js';
+import { CorruptArtifactError, NondeterminismError } from './errors.js';
 import { canonicalJson, isDigest } from './job-key.js';
-import type { ObjectFolder } from './object-folder.js';
 import { seal, unseal } from './sealed-record.js';
+import type { ObjectSpace, RecordSpace } from './store-parts.js';
 
-export class JobFolder {
-  readonly #folder: string;
-  readonly #objects: ObjectFolder;
+const FOLDER = 'jobs';
+
+export interface StorePlace {
+  objects: ObjectSpace;
+  records: RecordSpace;
+  onWarning: (warning: StoreWarning) => void;
+}
+
+export class JobResults {
+  readonly #objects: ObjectSpace;
+  readonly #records: RecordSpace;
   readonly #warn: (warning: StoreWarning) => void;
 
-  constructor(root: string, objects: ObjectFolder, warn: (warning: StoreWarning) => void) {
-    this.#folder = join(root, 'jobs');
+  constructor({ objects, records, onWarning }: StorePlace) {
     this.#objects = objects;
-    this.#warn = warn;
+    this.#records = records;
+    this.#warn = onWarning;
   }
 
   async get(key: string): Promise<JobResult | null> {
@@ -32,7 +36,7 @@ export class JobFolder {
     if (stored === 'damaged') return this.#setAside(key, 'the record is damaged');
     for (const [name, digest] of Object.entries(stored.outputs)) {
       try {
-        await this.#objects.localPath(digest);
+        await this.#objects.verify(digest);
       } catch (error) {
         if (!(error instanceof CorruptArtifactError)) throw error;
         return this.#setAside(key, `output ${name}: ${error.message}`);
@@ -48,9 +52,8 @@ export class JobFolder {
         throw new CorruptArtifactError({ digest, found: `nothing (output ${name} of job ${key})` });
       }
     }
-    const path = this.#pathOf(key);
     for (;;) {
-      if (await createFile(path, seal(result))) return;
+      if (await this.#records.create(nameOf(key), seal(result))) return;
       const stored = await this.#read(key);
       if (stored === 'damaged') await this.#setAside(key, 'the record is damaged');
       if (stored === 'damaged' || stored === null) continue;
@@ -62,10 +65,7 @@ export class JobFolder {
 
   /** Every key with a record. */
   async keys(): Promise<string[]> {
-    const names = await readdir(this.#folder).catch((error: unknown) => {
-      if (isMissing(error)) return [];
-      throw asStoreError(error, this.#folder);
-    });
+    const names = await this.#records.names(FOLDER);
     return names.flatMap((name) => (name.endsWith('.json') && isDigest(name.slice(0, -5)) ? [name.slice(0, -5)] : []));
   }
 
@@ -76,14 +76,8 @@ export class JobFolder {
   }
 
   async #read(key: string): Promise<JobResult | 'damaged' | null> {
-    const path = this.#pathOf(key);
-    let text: string;
-    try {
-      text = await readFile(path, 'utf8');
-    } catch (error) {
-      if (isMissing(error)) return null;
-      throw asStoreError(error, path);
-    }
+    const text = await this.#records.read(nameOf(key));
+    if (text === null) return null;
     const record = unseal(text) as Partial<JobResult> | null | undefined;
     const whole =
       record?.key === key &&
@@ -94,13 +88,13 @@ export class JobFolder {
   }
 
   async #setAside(key: string, why: string): Promise<null> {
-    await this.#objects.setAside(this.#pathOf(key));
+    await this.#records.setAside(nameOf(key));
     this.#warn({ subject: `job ${key}`, message: `set aside, to be run again: ${why}` });
     return null;
   }
+}
 
-  #pathOf(key: string): string {
-    if (!isDigest(key)) throw new TypeError(`expected a job key (SHA-256 in hex), got "${String(key)}"`);
-    return join(this.#folder, `${key}.json`);
-  }
+function nameOf(key: string): string {
+  if (!isDigest(key)) throw new TypeError(`expected a job key (SHA-256 in hex), got "${String(key)}"`);
+  return `${FOLDER}/${key}.json`;
 }

@@ -5,16 +5,17 @@
  * 2. A checkpoint is a function of job key and step. A different, undamaged one for the same step is refused.
  * 3. Damaged ones are skipped, newest first, until a good one is found.
  */
-import { copyFile, mkdir, readdir, readFile, unlink } from 'node:fs/promises';
+import { mkdir, readdir, rm } from 'node:fs/promises';
 import { dirname, join, posix, sep } from 'node:path';
 
 import type { CheckpointManifest, CheckpointRef, StoreWarning } from './artifact-store.js';
-import { createFile, isMissing, syncFolder } from './durable-file.js';
 import { asStoreError, CorruptArtifactError, NondeterminismError } from './errors.js';
 import { canonicalJson, isDigest } from './job-key.js';
-import type { ObjectFolder } from './object-folder.js';
+import type { StorePlace } from './job-results.js';
 import { seal, unseal } from './sealed-record.js';
+import type { ObjectSpace, RecordSpace } from './store-parts.js';
 
+const FOLDER = 'checkpoints';
 const STEP_DIGITS = 12;
 
 interface Pointer {
@@ -22,15 +23,15 @@ interface Pointer {
   manifestDigest: string;
 }
 
-export class CheckpointFolder {
-  readonly #folder: string;
-  readonly #objects: ObjectFolder;
+export class Checkpoints {
+  readonly #objects: ObjectSpace;
+  readonly #records: RecordSpace;
   readonly #warn: (warning: StoreWarning) => void;
 
-  constructor(root: string, objects: ObjectFolder, warn: (warning: StoreWarning) => void) {
-    this.#folder = join(root, 'checkpoints');
+  constructor({ objects, records, onWarning }: StorePlace) {
     this.#objects = objects;
-    this.#warn = warn;
+    this.#records = records;
+    this.#warn = onWarning;
   }
 
   async put({ jobKey, step, dir }: { jobKey: string; step: number; dir: string }): Promise<CheckpointRef> {
@@ -65,19 +66,24 @@ export class CheckpointFolder {
 
   async restore(manifestDigest: string, targetDir: string): Promise<CheckpointManifest> {
     const manifest = await this.#readManifest(manifestDigest);
-    const paths = await this.#verifyFiles(manifest);
     try {
       await mkdir(targetDir, { recursive: true });
       if ((await readdir(targetDir)).length > 0) {
         throw new TypeError(`restore: expected an empty or absent folder, ${targetDir} has files; choose another`);
       }
+    } catch (error) {
+      throw asStoreError(error, targetDir);
+    }
+    try {
       // Copies, never links: a job that writes to its folder must not reach the objects.
-      for (const [name, path] of paths) {
+      for (const [name, digest] of Object.entries(manifest.files)) {
         const target = join(targetDir, name);
         await mkdir(dirname(target), { recursive: true });
-        await copyFile(path, target);
+        await this.#objects.copyTo(digest, target);
       }
     } catch (error) {
+      // All or nothing: half a checkpoint must not be taken for one.
+      await rm(targetDir, { recursive: true, force: true });
       throw asStoreError(error, targetDir);
     }
     return manifest;
@@ -87,18 +93,13 @@ export class CheckpointFolder {
     if (!Number.isSafeInteger(keep) || keep < 1)
       throw new TypeError(`prune: expected to keep >= 1, got ${String(keep)}`);
     const dropped = (await this.#steps(jobKey)).slice(0, -keep);
-    for (const step of dropped) {
-      await unlink(this.#pathOf(jobKey, step)).catch((error: unknown) => {
-        if (!isMissing(error)) throw asStoreError(error, this.#folder);
-      });
-    }
-    if (dropped.length > 0) await syncFolder(join(this.#folder, jobKey));
+    await this.#records.remove(dropped.map((step) => nameOf(jobKey, step)));
     return dropped.length;
   }
 
   /** Every job key that has checkpoints. */
   async jobKeys(): Promise<string[]> {
-    return (await namesIn(this.#folder)).filter(isDigest);
+    return (await this.#records.names(FOLDER)).filter(isDigest);
   }
 
   /** Digests that a checkpoint needs; as many as can be read when it is damaged. */
@@ -112,9 +113,9 @@ export class CheckpointFolder {
   }
 
   async #point(jobKey: string, pointer: Pointer): Promise<void> {
-    const path = this.#pathOf(jobKey, pointer.step);
+    const name = nameOf(jobKey, pointer.step);
     for (;;) {
-      if (await createFile(path, seal(pointer))) return;
+      if (await this.#records.create(name, seal(pointer))) return;
       const stored = await this.#readPointer(jobKey, pointer.step);
       if (stored !== null && stored !== 'damaged' && stored.manifestDigest === pointer.manifestDigest) return;
       if (stored !== null && (await this.#verified(jobKey, pointer.step)) !== null) {
@@ -135,7 +136,7 @@ export class CheckpointFolder {
     if (pointer !== 'damaged') {
       try {
         const manifest = await this.#readManifest(pointer.manifestDigest);
-        await this.#verifyFiles(manifest);
+        for (const digest of Object.values(manifest.files)) await this.#objects.verify(digest);
         if (manifest.jobKey === jobKey && manifest.step === step) {
           return { ...pointer, bytes: await this.#bytesOf(manifest) };
         }
@@ -145,20 +146,14 @@ export class CheckpointFolder {
         damage = error.message;
       }
     }
-    await this.#objects.setAside(this.#pathOf(jobKey, step));
+    await this.#records.setAside(nameOf(jobKey, step));
     this.#warn({ subject: `checkpoint of ${jobKey} at step ${String(step)}`, message: `skipped: ${damage}` });
     return null;
   }
 
   async #readPointer(jobKey: string, step: number): Promise<Pointer | 'damaged' | null> {
-    const path = this.#pathOf(jobKey, step);
-    let text: string;
-    try {
-      text = await readFile(path, 'utf8');
-    } catch (error) {
-      if (isMissing(error)) return null;
-      throw asStoreError(error, path);
-    }
+    const text = await this.#records.read(nameOf(jobKey, step));
+    if (text === null) return null;
     const record = unseal(text) as Partial<Pointer> | null | undefined;
     return record?.step === step && isDigest(record.manifestDigest)
       ? { step, manifestDigest: record.manifestDigest }
@@ -185,13 +180,6 @@ export class CheckpointFolder {
     return { files, step, jobKey };
   }
 
-  async #verifyFiles(manifest: CheckpointManifest): Promise<[name: string, path: string][]> {
-    const paths: [string, string][] = [];
-    for (const [name, digest] of Object.entries(manifest.files))
-      paths.push([name, await this.#objects.localPath(digest)]);
-    return paths;
-  }
-
   async #bytesOf(manifest: CheckpointManifest): Promise<number> {
     let bytes = 0;
     for (const digest of Object.values(manifest.files)) bytes += await this.#objects.sizeOf(digest);
@@ -200,13 +188,13 @@ export class CheckpointFolder {
 
   /** Steps with a pointer, ascending. */
   async #steps(jobKey: string): Promise<number[]> {
-    const names = await namesIn(join(this.#folder, checkedKey(jobKey)));
+    const names = await this.#records.names(`${FOLDER}/${checkedKey(jobKey)}`);
     return names.flatMap((name) => (/^\d+\.json$/.test(name) ? [Number.parseInt(name, 10)] : [])).sort((a, b) => a - b);
   }
+}
 
-  #pathOf(jobKey: string, step: number): string {
-    return join(this.#folder, checkedKey(jobKey), `${String(step).padStart(STEP_DIGITS, '0')}.json`);
-  }
+function nameOf(jobKey: string, step: number): string {
+  return `${FOLDER}/${checkedKey(jobKey)}/${String(step).padStart(STEP_DIGITS, '0')}.json`;
 }
 
 function checkedKey(jobKey: string): string {
@@ -217,13 +205,6 @@ function checkedKey(jobKey: string): string {
 /** Below the folder it is joined to: no absolute path, no `..`. */
 function isSafeName(name: string): boolean {
   return name !== '' && !posix.isAbsolute(name) && posix.normalize(name) === name && !name.split('/').includes('..');
-}
-
-async function namesIn(folder: string): Promise<string[]> {
-  return readdir(folder).catch((error: unknown) => {
-    if (isMissing(error)) return [];
-    throw asStoreError(error, folder);
-  });
 }
 
 /** Relative paths of all regular files, with `/`, in code-unit order. */

@@ -1,0 +1,147 @@
+/**
+ * The artifact store over its parts: what is the same for a folder and for a bucket. See `artifact-store.ts` for the promises.
+ */
+import type { Digest, Json, JobResult, JsonObject } from '../../workflows/contract.js';
+import type { ArtifactStore, CheckpointManifest, CheckpointRef, EventPage, StoreWarning } from './artifact-store.js';
+import { Checkpoints } from './checkpoints.js';
+import { CorruptArtifactError } from './errors.js';
+import { canonicalJson } from './job-key.js';
+import { JobResults } from './job-results.js';
+import type { ObjectSpace, RecordSpace, RunSpace, StoreParts } from './store-parts.js';
+
+export class ComposedArtifactStore implements ArtifactStore {
+  readonly url: string;
+  readonly #objects: ObjectSpace;
+  readonly #records: RecordSpace;
+  readonly #runs: RunSpace;
+  readonly #jobs: JobResults;
+  readonly #checkpoints: Checkpoints;
+
+  constructor({ url, objects, records, runs }: StoreParts, onWarning: (warning: StoreWarning) => void) {
+    this.url = url;
+    this.#objects = objects;
+    this.#records = records;
+    this.#runs = runs;
+    this.#jobs = new JobResults({ objects, records, onWarning });
+    this.#checkpoints = new Checkpoints({ objects, records, onWarning });
+  }
+
+  probe(): Promise<void> {
+    return this.#records.probe();
+  }
+
+  putFile(path: string): Promise<Digest> {
+    return this.#objects.putFile(path);
+  }
+
+  putBytes(bytes: Uint8Array): Promise<Digest> {
+    return this.#objects.putBytes(bytes);
+  }
+
+  putJson(value: Json | JsonObject): Promise<Digest> {
+    return this.#objects.putBytes(Buffer.from(canonicalJson(value)));
+  }
+
+  has(digest: Digest): Promise<boolean> {
+    return this.#objects.has(digest);
+  }
+
+  localPath(digest: Digest): Promise<string> {
+    return this.#objects.localPath(digest);
+  }
+
+  releasePaths(digests: readonly Digest[]): Promise<void> {
+    return this.#objects.release(digests);
+  }
+
+  readBytes(digest: Digest): Promise<Buffer> {
+    return this.#objects.readBytes(digest);
+  }
+
+  async readJson(digest: Digest): Promise<Json> {
+    const bytes = await this.#objects.readBytes(digest);
+    try {
+      return JSON.parse(bytes.toString('utf8')) as Json;
+    } catch {
+      throw new CorruptArtifactError({ digest, found: 'a file that is not JSON' });
+    }
+  }
+
+  getJobResult(key: string): Promise<JobResult | null> {
+    return this.#jobs.get(key);
+  }
+
+  commitJobResult(result: JobResult): Promise<void> {
+    return this.#jobs.commit(result);
+  }
+
+  putCheckpoint(jobKey: string, step: number, dir: string): Promise<CheckpointRef> {
+    return this.#checkpoints.put({ jobKey, step, dir });
+  }
+
+  latestCheckpoint(jobKey: string): Promise<CheckpointRef | null> {
+    return this.#checkpoints.latest(jobKey);
+  }
+
+  listCheckpoints(jobKey: string): Promise<{ step: number; manifestDigest: Digest }[]> {
+    return this.#checkpoints.list(jobKey);
+  }
+
+  restoreCheckpoint(manifestDigest: Digest, targetDir: string): Promise<CheckpointManifest> {
+    return this.#checkpoints.restore(manifestDigest, targetDir);
+  }
+
+  pruneCheckpoints(jobKey: string, keep: number): Promise<number> {
+    return this.#checkpoints.prune(jobKey, keep);
+  }
+
+  runAddress(runId: string): string {
+    return this.#runs.address(runId);
+  }
+
+  writeRunFile(runId: string, name: string, bytes: string | Uint8Array): Promise<string> {
+    return this.#runs.writeFile(runId, name, bytes);
+  }
+
+  readRunFile(runId: string, name: string): Promise<Buffer | null> {
+    return this.#runs.readFile(runId, name);
+  }
+
+  listRuns(): Promise<string[]> {
+    return this.#runs.list();
+  }
+
+  appendRunEvents(runId: string, events: readonly JsonObject[]): Promise<void> {
+    return this.#runs.appendEvents(runId, events);
+  }
+
+  readRunEvents(runId: string): Promise<JsonObject[]> {
+    return this.#runs.readEvents(runId);
+  }
+
+  readRunEventsAfter(runId: string, cursor: string | null): Promise<EventPage> {
+    return this.#runs.readEventsAfter(runId, cursor);
+  }
+
+  async collectGarbage({
+    olderThanSeconds,
+  }: {
+    olderThanSeconds: number;
+  }): Promise<{ objects: number; bytes: number }> {
+    const keep = new Set<Digest>();
+    for (const key of await this.#jobs.keys()) for (const digest of await this.#jobs.references(key)) keep.add(digest);
+    for (const key of await this.#checkpoints.jobKeys()) {
+      for (const pointer of await this.#checkpoints.list(key)) {
+        for (const digest of await this.#checkpoints.references(pointer)) keep.add(digest);
+      }
+    }
+    // A run's files (plan, result) name their inputs by digest: whatever looks like one is kept.
+    for (const run of await this.#runs.list()) {
+      for (const name of await this.#runs.files(run)) {
+        const text = (await this.#runs.readFile(run, name))?.toString('latin1') ?? '';
+        for (const [digest] of text.matchAll(/\b[0-9a-f]{64}\b/g)) keep.add(digest);
+      }
+    }
+    return this.#objects.sweep(keep, olderThanSeconds);
+  }
+}
