@@ -13,6 +13,7 @@ import type {
   RunPin,
   RunPlan,
   RunResult,
+  RunSeconds,
   StageName,
 } from './contract.js';
 
@@ -35,9 +36,22 @@ export interface AcquireRequest extends Attempt {
   engineRevision: string;
   min: number;
   max: number;
+  /** Free workers to leave alone, as far as `min` allows. */
+  spares: number;
+  /** Members of the attempt before, in rank order: they may hold the job's state, and come first. */
+  keep: GangMember[];
+  /** Worker that the attempt before failed on: not taken again while another will do. */
+  avoid: string | null;
   waitSeconds: number;
   /** With `min` workers free, how long to wait for up to `max` before the gang starts smaller. */
   fullGangWaitSeconds: number;
+}
+
+export interface Acquired {
+  /** In rank order: those that hold state first. */
+  members: GangMember[];
+  /** Unix milliseconds of the first granted lease. */
+  fencedAt: number;
 }
 
 export interface StartRequest extends Attempt {
@@ -45,38 +59,83 @@ export interface StartRequest extends Attempt {
   key: string;
   spec: JobSpec;
   checkpointIntervalSteps: number;
+  memorySaving: 0 | 1 | 2;
 }
 
 export interface AwaitRequest extends Attempt {
   members: GangMember[];
   /** Answer at the first committed checkpoint beyond this step. */
   afterStep: number;
+  /** Answer also once the first step is done. */
+  untilFirstStep: boolean;
+  /** Answer also once so many workers could be had, the members included, while `spares` stay free; null: never. */
+  growTo: number | null;
+  spares: number;
+  numericsClass: string;
+  engineRevision: string;
+  stallSeconds: number;
+}
+
+export interface GangFailure {
+  type: 'failed';
+  cause: FailureCause;
+  message: string;
+  workerId: string | null;
+  rank: number | null;
+  /** Last step that was reported. */
+  step: number;
+  /** Unix milliseconds. */
+  lastProgressAt: number | null;
+  detectedAt: number;
+  /** The last lines that the worker logged. */
+  log: string[];
 }
 
 export type GangEvent =
+  /** Every rank has its state and the first step is done; Unix milliseconds. */
+  | { type: 'first_step'; step: number; restoredAt: number; firstStepAt: number }
   | { type: 'checkpoint'; step: number; stepsTotal: number }
+  /** So many workers could be had, the members included. */
+  | { type: 'workers_free'; count: number }
   | { type: 'finished'; step: number; stepsTotal: number; result: JobResult }
   | { type: 'stopped'; step: number }
-  | { type: 'failed'; cause: FailureCause; message: string; workerId: string | null; step: number };
+  /** Left the gang because it was asked to; every member waits with its state. */
+  | { type: 'parked'; step: number }
+  | GangFailure;
 
 export interface Activities {
   /** Chooses the numerics class of the run (the plan's, or that of the first worker by id) and the engine revision. */
   pinRun(plan: RunPlan): Promise<RunPin>;
   lookUpJob(spec: JobSpec): Promise<JobLookUp>;
-  /** Leases between `min` and `max` workers, all or none. Fails with `no_workers` when too few have joined for `waitSeconds`. */
-  acquireGang(request: AcquireRequest): Promise<GangMember[]>;
-  /** Starts the job on every member from the newest good checkpoint; answers the step it goes on from. */
+  /**
+   * Leases between `min` and `max` workers, all or none. Fails with `no_workers` when too few have joined for `waitSeconds`.
+   * Members of `keep` that are not in the new gang still have the old attempt's lease.
+   */
+  acquireGang(request: AcquireRequest): Promise<Acquired>;
+  /**
+   * Starts the job on every member: from the furthest state that a member holds, else from the newest good checkpoint.
+   * Answers the step it goes on from.
+   */
   startGang(request: StartRequest): Promise<{ resumedFromStep: number }>;
   /** Waits for the next checkpoint, the end or the failure of the attempt. Re-attaches when it is run again. */
   awaitGang(request: AwaitRequest): Promise<GangEvent>;
   /** Asks the gang to leave at the next step that all ranks agree on, after a checkpoint. */
   stopGang(request: Attempt & { members: GangMember[] }): Promise<void>;
+  /** Asks the gang to leave at the next step that all ranks agree on, every member keeping its state. */
+  regroupGang(request: Attempt & { members: GangMember[] }): Promise<void>;
   /** Aborts what still runs and gives every lease back. Never fails because a worker is gone. */
   releaseGang(request: Attempt & { members: GangMember[] }): Promise<void>;
-  recordIncident(runId: string, incident: Incident): Promise<void>;
+  /** Waits until the store takes writes again. */
+  awaitStore(): Promise<void>;
+  /** Writes the incident to the run's journal and metrics: once when it is seen, once when it is over. */
+  recordIncident(runId: string, incident: Incident, state: 'opened' | 'closed'): Promise<void>;
+  /** A line in the run's events. */
+  recordNote(runId: string, note: string): Promise<void>;
+  recordSeconds(runId: string, seconds: RunSeconds): Promise<void>;
   recordRunState(runId: string, stage: StageName | null, state: string): Promise<void>;
   /** Switches serving to the published list; answers the generation's name. */
-  publishGeneration(request: { plan: RunPlan; jobs: Record<string, JobResult> }): Promise<string>;
+  /** Refused when a publication with a higher epoch came before. */
+  publishGeneration(request: { plan: RunPlan; jobs: Record<string, JobResult>; epoch: number }): Promise<string>;
   /** Writes `runs/<id>/result.json` and answers it. */
   finishRun(request: {
     plan: RunPlan;

@@ -42,6 +42,8 @@ export interface JobResult {
 /** `FailureCause` of proto/collimate/v1/common.proto without its prefix, in lower case, plus the orchestrator's own. */
 export type FailureCause =
   | 'worker_lost'
+  | 'worker_hung'
+  | 'preempted'
   | 'peer_lost'
   | 'out_of_memory'
   | 'nan_loss'
@@ -55,6 +57,15 @@ export type FailureCause =
 export const STAGES = ['ingest', 'embed', 'align_tokens', 'align_tasks', 'evaluate', 'publish'] as const;
 export type StageName = (typeof STAGES)[number];
 export type StageState = 'waiting' | 'running' | 'paused' | 'done' | 'failed' | 'cancelled';
+
+/** Sizes of one gang. Never part of a result. */
+export interface FleetLimits {
+  /** With fewer workers a job waits. */
+  min: number;
+  max: number;
+  /** Free workers that a gang leaves alone when it forms or grows, so that a lost member is replaced at once. */
+  spares: number;
+}
 
 /** Everything a run is, resolved: no defaults left to fill in. Made by the command line from the run file. */
 export interface RunPlan {
@@ -84,12 +95,15 @@ export interface RunPlan {
    * (`adapter/…`); empty for `scratch`.
    */
   baseFiles: Record<string, Digest>;
-  fleet: {
-    /** Fewest and most workers of a gang. */
-    min: number;
-    max: number;
+  fleet: FleetLimits & {
     /** How long a job waits for `min` free workers before the run fails with `no_workers`. */
     waitSeconds: number;
+  };
+  limits: {
+    /** The run fails after this time; null: never. Time spent paused or waiting for approval counts. */
+    runSeconds: number | null;
+    /** A gang whose workers answer but take no step for so long is hung, whatever its steps took before. */
+    stallSeconds: number;
   };
   checkpointIntervalSteps: { dccf: number; codebooks: number; tune: number };
   /** A stage continues as new once its history holds so many events; far below Temporal's limit of 51,200. */
@@ -97,19 +111,51 @@ export interface RunPlan {
   /** Prompts per rank shard. Part of the result (shards are jobs), so it never follows the fleet. */
   rankShardPrompts: number;
   publish: boolean;
+  /** Publishing waits until a person has approved it. */
+  approval: boolean;
+}
+
+/** When a recovery reached which point, in Unix milliseconds; null for what it has not reached. */
+export interface RecoveryPhases {
+  /** The last sign of progress before the failure. */
+  lastProgress: number | null;
+  detected: number;
+  /** A higher epoch is granted by the first worker: nothing of the old attempt can act any more. */
+  fenced: number | null;
+  /** The next gang is leased. */
+  rescheduled: number | null;
+  /** Every rank has its state. */
+  restored: number | null;
+  firstStep: number | null;
 }
 
 export interface Incident {
+  /** `<job name>#<epoch of the attempt that failed>`. */
+  id: string;
   stage: StageName;
+  job: string;
   jobKind: JobKind;
   cause: FailureCause;
   message: string;
-  /** Worker that failed or was lost; null when unknown. */
+  /** Worker that failed or was lost, and its rank; null when unknown. */
   workerId: string | null;
+  rank: number | null;
   epoch: number;
-  /** Last checkpoint that the job goes on from; 0 for the beginning. */
+  /** What the workflow did about it. */
+  action: string;
+  /** Step at which the attempt failed, and the one that the next goes on from: the difference is computed again. */
+  failedAtStep: number;
   resumedFromStep: number;
+  phases: RecoveryPhases;
+  /** The last lines that the worker logged. */
+  log: string[];
 }
+
+/**
+ * Where the time of a run went, in seconds by purpose; they add up to its wall clock. `work` is goodput: steps that were not
+ * computed again. `recovery` and `repeated` are followed by the cause: `recovery:worker_lost`.
+ */
+export type RunSeconds = Record<string, number>;
 
 export interface JobProgress {
   kind: JobKind;
@@ -121,6 +167,8 @@ export interface JobProgress {
   workers: string[];
   /** Answered from the store without running. */
   memoised: boolean;
+  /** Why the job stands still, for example a full store; null while it does not. */
+  blocked: string | null;
 }
 
 export interface StageStatus {
@@ -132,10 +180,11 @@ export interface StageStatus {
 export interface RunStatus {
   runId: string;
   name: string;
-  state: 'running' | 'paused' | 'done' | 'failed' | 'cancelled';
+  state: 'running' | 'paused' | 'waiting_for_approval' | 'done' | 'failed' | 'cancelled';
   numericsClass: string | null;
   stages: StageStatus[];
   incidents: Incident[];
+  seconds: RunSeconds;
   /** Message of the failure that ended the run; null otherwise. */
   failure: string | null;
   result: RunResult | null;
@@ -148,7 +197,7 @@ export interface RunResult {
   resultDigest: Digest;
   /** `<job kind>` or `<job kind>/<shard>` to its result. */
   jobs: Record<string, JobResult>;
-  /** Generation that serving switched to; null when `publish` is off. */
+  /** Generation that serving switched to; null when `publish` is off, or was rejected. */
   generation: string | null;
 }
 
@@ -163,6 +212,18 @@ export interface StageResult {
   jobs: Record<string, JobResult>;
   progress: JobProgress[];
   incidents: Incident[];
+  seconds: RunSeconds;
+}
+
+/** What a job's failures so far mean for the next one. */
+export interface RetryState {
+  /** Failures by cause since the job last made progress. */
+  failures: Partial<Record<FailureCause, number>>;
+  /** Furthest step that an attempt had when it failed. */
+  bestStep: number;
+  memorySaving: 0 | 1 | 2;
+  /** Step at which the loss was last not finite; null when it never was. */
+  nanAtStep: number | null;
 }
 
 /** Carried by a stage through continue-as-new: the attempt that is running and must not be disturbed. */
@@ -180,10 +241,15 @@ export interface StageInput {
   /** Results of the stages before, by name. */
   jobs: Record<string, JobResult>;
   paused: boolean;
+  fleet: FleetLimits;
   carried: {
     active: ActiveAttempt | null;
     incidents: Incident[];
     epochs: Record<string, number>;
+    retries: Record<string, RetryState>;
+    seconds: RunSeconds;
+    /** Up to when `seconds` counts, in Unix milliseconds. */
+    atMs: number;
     /** Results of this stage so far: looked up again, many shards would fill a history before anything new is done. */
     jobs: Record<string, JobResult>;
   } | null;
@@ -193,6 +259,8 @@ export interface GangMember {
   workerId: string;
   /** host:port of the worker's gRPC service. */
   address: string;
+  /** Updates applied in the state of the job that the worker holds from an earlier attempt; null when it holds none. */
+  warmStep: number | null;
 }
 
 export const TASK_QUEUE = 'collimate';
@@ -201,9 +269,20 @@ export const RUN_WORKFLOW = 'runWorkflow';
 export const STATUS_QUERY = 'status';
 /** Signal from run to stage: true to pause, false to go on. */
 export const SET_PAUSED_SIGNAL = 'setPaused';
+/** Signal from run to stage: FleetLimits from now on. */
+export const SET_FLEET_SIGNAL = 'setFleet';
 /** Query of a stage workflow (id `<run id>/<stage>`): its StageResult so far. */
 export const STAGE_STATUS_QUERY = 'stageStatus';
 export const stageWorkflowId = (runId: string, stage: StageName): string => `${runId}/${stage}`;
 /** Updates without arguments; each answers with the run's state after it. Refused when the run has ended. */
 export const PAUSE_UPDATE = 'pause';
 export const RESUME_UPDATE = 'resume';
+/** Updates with one argument: `Partial<FleetLimits>`, and `Approval`. */
+export const SCALE_UPDATE = 'scale';
+export const APPROVE_UPDATE = 'approve';
+
+export interface Approval {
+  approved: boolean;
+  /** Who decides and why, for the journal. */
+  note: string;
+}

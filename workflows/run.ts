@@ -1,9 +1,11 @@
 /**
- * The run: one child workflow per stage, in order; pause, resume and status for people.
+ * The run: one child workflow per stage, in order; pause, resume, scale, approve and status for people.
  *
  * 1. The run's workflow id is its run id. A stage's is `<run id>/<stage>`.
  * 2. Status answers from this workflow's own state, with every native worker down.
- * 3. Cancelling the run cancels the stage under way and waits until it has given its workers back.
+ * 3. Cancelling the run cancels the stage under way and waits until it has given its workers back; so does its time limit.
+ * 4. A stage that finds an artifact of an earlier one damaged ends; the run then goes through its stages again. Whatever is
+ *    whole is answered from the store, so only what is damaged, and what needs it, is made again.
  */
 import {
   ApplicationFailure,
@@ -17,18 +19,25 @@ import {
   isCancellation,
   proxyActivities,
   setHandler,
+  sleep,
   startChild,
   type ChildWorkflowHandle,
 } from '@temporalio/workflow';
 
 import type { Activities } from './activity-contract.js';
 import {
+  APPROVE_UPDATE,
   PAUSE_UPDATE,
   RESUME_UPDATE,
+  SCALE_UPDATE,
+  SET_FLEET_SIGNAL,
   SET_PAUSED_SIGNAL,
   STATUS_QUERY,
   stageWorkflowId,
+  type Approval,
+  type FleetLimits,
   type JobResult,
+  type RunPin,
   type RunPlan,
   type RunResult,
   type RunStatus,
@@ -37,6 +46,7 @@ import {
   type StageResult,
 } from './contract.js';
 import { rootCause } from './stage.js';
+import { addSeconds, Timeline, totalSeconds } from './timeline.js';
 
 const activities = proxyActivities<Activities>({
   startToCloseTimeout: '60 s',
@@ -50,10 +60,16 @@ const long = proxyActivities<Pick<Activities, 'pinRun' | 'publishGeneration'>>({
   retry: { initialInterval: '200 ms', backoffCoefficient: 2, maximumInterval: '5 s' },
 });
 
+/** How often a run goes back to make damaged artifacts again before it says so and ends. */
+const REBUILDS_MAX = 3;
+
 const statusQuery = defineQuery<RunStatus>(STATUS_QUERY);
 const pauseUpdate = defineUpdate<RunStatus>(PAUSE_UPDATE);
 const resumeUpdate = defineUpdate<RunStatus>(RESUME_UPDATE);
+const scaleUpdate = defineUpdate<RunStatus, [Partial<FleetLimits>]>(SCALE_UPDATE);
+const approveUpdate = defineUpdate<RunStatus, [Approval]>(APPROVE_UPDATE);
 const setPausedSignal = defineSignal<[boolean]>(SET_PAUSED_SIGNAL);
+const setFleetSignal = defineSignal<[FleetLimits]>(SET_FLEET_SIGNAL);
 
 type StageWorkflow = (input: StageInput) => Promise<StageResult>;
 
@@ -68,102 +84,279 @@ const STAGE_WORKFLOWS: [StageName, string][] = [
 ];
 
 export async function runWorkflow(plan: RunPlan): Promise<RunResult> {
-  const stages = STAGE_WORKFLOWS.filter(([name]) => name !== 'publish' || plan.publish);
-  const status: RunStatus = {
-    runId: plan.runId,
-    name: plan.name,
-    state: 'running',
-    numericsClass: plan.numericsClass,
-    stages: stages.map(([name]) => ({ name, state: 'waiting', jobs: [] })),
-    incidents: [],
-    failure: null,
-    result: null,
-  };
-  let current: ChildWorkflowHandle<StageWorkflow> | null = null;
+  return await new Run(plan).untilOver();
+}
 
-  const tellStage = async (paused: boolean): Promise<void> => {
+class Run {
+  readonly #plan: RunPlan;
+  readonly #stages: [StageName, string][];
+  readonly #status: RunStatus;
+  /** What no stage accounts for: waiting for approval, pauses between stages, the rest. */
+  readonly #timeline = new Timeline({}, Date.now());
+  readonly #work = new CancellationScope();
+  #current: ChildWorkflowHandle<StageWorkflow> | null = null;
+  #fleet: FleetLimits;
+  #approval: Approval | null = null;
+  #timedOut = false;
+  #stageStartedAt = 0;
+
+  constructor(plan: RunPlan) {
+    this.#plan = plan;
+    const { min, max, spares } = plan.fleet;
+    this.#fleet = { min, max, spares };
+    this.#stages = STAGE_WORKFLOWS.filter(([name]) => name !== 'publish' || plan.publish);
+    this.#status = {
+      runId: plan.runId,
+      name: plan.name,
+      state: 'running',
+      numericsClass: plan.numericsClass,
+      stages: this.#stages.map(([name]) => ({ name, state: 'waiting', jobs: [] })),
+      incidents: [],
+      seconds: {},
+      failure: null,
+      result: null,
+    };
+    const validator = (): void => {
+      this.#refuseWhenOver();
+    };
+    setHandler(statusQuery, () => this.#status);
+    setHandler(pauseUpdate, () => this.#setPaused(true), { validator });
+    setHandler(resumeUpdate, () => this.#setPaused(false), { validator });
+    setHandler(scaleUpdate, (limits) => this.#scale(limits), {
+      validator: (limits) => {
+        validator();
+        checkedLimits({ ...this.#fleet, ...limits });
+      },
+    });
+    setHandler(approveUpdate, (approval) => this.#decide(approval), {
+      validator: ({ approved }) => {
+        validator();
+        if (typeof approved !== 'boolean')
+          throw ApplicationFailure.nonRetryable('expected { approved: true or false }');
+        if (!this.#plan.approval) throw ApplicationFailure.nonRetryable('this run publishes without approval');
+        if (this.#approval !== null) throw ApplicationFailure.nonRetryable('this has been decided already');
+      },
+    });
+  }
+
+  async untilOver(): Promise<RunResult> {
+    const { runId, limits } = this.#plan;
+    const limit = new CancellationScope();
+    if (limits.runSeconds !== null) {
+      const { runSeconds } = limits;
+      void limit
+        .run(() => sleep(runSeconds * 1000))
+        .then(() => {
+          this.#timedOut = true;
+          this.#work.cancel();
+        })
+        .catch(() => undefined);
+    }
     try {
-      await current?.signal(setPausedSignal, paused);
+      return await this.#work.run(() => this.#run());
     } catch (error) {
-      // The stage has just ended; the next one waits for this workflow's own state.
-      if (isCancellation(error)) throw error;
+      const failure = this.#timedOut && isCancellation(error) ? this.#timeLimitFailure() : error;
+      await this.#end(failure);
+      throw failure;
+    } finally {
+      limit.cancel();
+      await CancellationScope.nonCancellable(() => activities.recordSeconds(runId, this.#status.seconds));
     }
-  };
-  const setPaused = async (paused: boolean): Promise<RunStatus> => {
-    status.state = paused ? 'paused' : 'running';
-    await tellStage(paused);
-    await activities.recordRunState(plan.runId, null, status.state);
-    return status;
-  };
-  const refuseWhenOver = (): void => {
-    if (status.state !== 'running' && status.state !== 'paused') {
-      throw ApplicationFailure.nonRetryable(
-        `run ${plan.runId} is ${status.state}; only a run under way can be changed`,
-      );
-    }
-  };
-  setHandler(statusQuery, () => status);
-  setHandler(pauseUpdate, () => setPaused(true), { validator: refuseWhenOver });
-  setHandler(resumeUpdate, () => setPaused(false), { validator: refuseWhenOver });
+  }
 
-  // A child's own cancellation names its first execution, which is over once the stage has continued as new; by workflow id
-  // the present one is reached.
-  CancellationScope.current().cancelRequested.catch(async () => {
-    const running = status.stages.find((stage) => stage.state === 'running');
-    if (running === undefined) return;
-    await CancellationScope.nonCancellable(() =>
-      getExternalWorkflowHandle(stageWorkflowId(plan.runId, running.name)).cancel(),
-    ).catch(() => undefined);
-  });
-
-  try {
+  async #run(): Promise<RunResult> {
+    const plan = this.#plan;
+    this.#cancelStageWithRun();
     await activities.recordRunState(plan.runId, null, 'running');
     const pin = await long.pinRun(plan);
-    status.numericsClass = pin.numericsClass;
-    const jobs: Record<string, JobResult> = {};
-    for (const [index, [name, workflowType]] of stages.entries()) {
-      await condition(() => status.state !== 'paused');
-      const stage = status.stages[index];
-      if (stage === undefined) throw new Error('stage list changed under way');
-      stage.state = 'running';
-      await activities.recordRunState(plan.runId, name, 'running');
-      const input: StageInput = { plan, pin, jobs, paused: false, carried: null };
-      current = await startChild<StageWorkflow>(workflowType, {
+    this.#status.numericsClass = pin.numericsClass;
+    const jobs = await this.#runStages(pin);
+    let generation: string | null = null;
+    if (plan.publish && (await this.#approved())) {
+      generation = await long.publishGeneration({ plan, jobs, epoch: Date.now() });
+    }
+    this.#status.result = await activities.finishRun({ plan, pin, jobs, generation });
+    this.#status.state = 'done';
+    this.#status.seconds = addSeconds(this.#status.seconds, this.#timeline.seconds(Date.now()));
+    await activities.recordRunState(plan.runId, null, 'done');
+    return this.#status.result;
+  }
+
+  async #runStages(pin: RunPin): Promise<Record<string, JobResult>> {
+    for (let rebuilds = 0; ; rebuilds++) {
+      const jobs: Record<string, JobResult> = {};
+      try {
+        for (const [name, workflowType] of this.#stages) await this.#runStage(name, workflowType, pin, jobs);
+        return jobs;
+      } catch (error) {
+        const root = rootCause(error);
+        const damaged = root instanceof ApplicationFailure && root.type === 'corrupt_artifact';
+        if (!damaged || rebuilds === REBUILDS_MAX) throw error;
+        this.#takePartial(error, 'waiting');
+      }
+    }
+  }
+
+  async #runStage(name: StageName, workflowType: string, pin: RunPin, jobs: Record<string, JobResult>): Promise<void> {
+    const plan = this.#plan;
+    if (this.#status.state === 'paused') {
+      this.#timeline.set('run', 'paused', Date.now());
+      await condition(() => this.#status.state !== 'paused');
+      this.#timeline.set('run', null, Date.now());
+    }
+    const stage = this.#status.stages.find((candidate) => candidate.name === name);
+    if (stage === undefined) throw new Error(`the status has no stage ${name}`);
+    stage.state = 'running';
+    await activities.recordRunState(plan.runId, name, 'running');
+    const input: StageInput = { plan, pin, jobs, paused: false, fleet: this.#fleet, carried: null };
+    this.#timeline.pause(Date.now());
+    this.#stageStartedAt = Date.now();
+    try {
+      this.#current = await startChild<StageWorkflow>(workflowType, {
         workflowId: stageWorkflowId(plan.runId, name),
         args: [input],
         cancellationType: ChildWorkflowCancellationType.WAIT_CANCELLATION_COMPLETED,
         parentClosePolicy: 'REQUEST_CANCEL',
       });
-      // A pause that came while the child was being started.
-      if (status.state === 'paused') await tellStage(true);
-      const result = await current.result();
-      current = null;
+      // What came while the child was being started.
+      if ((this.#status.state as RunStatus['state']) === 'paused') await this.#tellStage(setPausedSignal, true);
+      if (input.fleet !== this.#fleet) await this.#tellStage(setFleetSignal, this.#fleet);
+      const result = await this.#current.result();
       Object.assign(jobs, result.jobs);
       stage.jobs = result.progress;
-      status.incidents.push(...result.incidents);
+      this.#status.incidents.push(...result.incidents);
+      this.#addStageSeconds(result);
       stage.state = 'done';
-      await activities.recordRunState(plan.runId, name, 'done');
+    } finally {
+      this.#current = null;
+      this.#timeline.goOn(Date.now());
     }
-    const generation = plan.publish ? await long.publishGeneration({ plan, jobs }) : null;
-    status.result = await activities.finishRun({ plan, pin, jobs, generation });
-    status.state = 'done';
-    await activities.recordRunState(plan.runId, null, 'done');
-    return status.result;
-  } catch (error) {
-    const cancelled = isCancellation(error);
-    status.state = cancelled ? 'cancelled' : 'failed';
-    const root = rootCause(error);
-    status.failure = cancelled ? null : root instanceof Error ? root.message : String(root);
-    const running = status.stages.find((stage) => stage.state === 'running');
-    if (running !== undefined) {
-      const partial = partialResult(error);
-      running.state = status.state;
-      running.jobs = partial?.progress ?? [];
-      status.incidents.push(...(partial?.incidents ?? []));
-    }
-    await CancellationScope.nonCancellable(() => activities.recordRunState(plan.runId, null, status.state));
-    throw error;
+    await activities.recordRunState(plan.runId, name, 'done');
+    await activities.recordSeconds(plan.runId, this.#status.seconds);
   }
+
+  /** What the stage accounts for; the rest between its start and its end is orchestration. */
+  #addStageSeconds({ seconds }: Pick<StageResult, 'seconds'>): void {
+    const rest = Math.max(0, (Date.now() - this.#stageStartedAt) / 1000 - totalSeconds(seconds));
+    this.#status.seconds = addSeconds(addSeconds(this.#status.seconds, seconds), { orchestration: rest });
+  }
+
+  async #approved(): Promise<boolean> {
+    if (!this.#plan.approval) return true;
+    if (this.#approval === null) {
+      this.#status.state = 'waiting_for_approval';
+      await activities.recordRunState(this.#plan.runId, null, this.#status.state);
+      this.#timeline.set('run', 'approval', Date.now());
+      await condition(() => this.#approval !== null);
+      this.#timeline.set('run', null, Date.now());
+      this.#status.state = 'running';
+    }
+    const approval = this.#approval as Approval | null;
+    const word = approval?.approved === true ? 'publication approved' : 'publication rejected';
+    await activities.recordNote(this.#plan.runId, approval?.note ? `${word}: ${approval.note}` : word);
+    return approval?.approved === true;
+  }
+
+  async #decide(approval: Approval): Promise<RunStatus> {
+    this.#approval = approval;
+    await activities.recordNote(
+      this.#plan.runId,
+      `${approval.approved ? 'approval' : 'rejection'} of the publication received`,
+    );
+    return this.#status;
+  }
+
+  async #setPaused(paused: boolean): Promise<RunStatus> {
+    this.#status.state = paused ? 'paused' : 'running';
+    await this.#tellStage(setPausedSignal, paused);
+    await activities.recordRunState(this.#plan.runId, null, this.#status.state);
+    return this.#status;
+  }
+
+  async #scale(limits: Partial<FleetLimits>): Promise<RunStatus> {
+    this.#fleet = checkedLimits({ ...this.#fleet, ...limits });
+    await this.#tellStage(setFleetSignal, this.#fleet);
+    const { min, max, spares } = this.#fleet;
+    const words = `gangs of ${String(min)} to ${String(max)} workers from now on, ${String(spares)} left as spares`;
+    await activities.recordNote(this.#plan.runId, words);
+    return this.#status;
+  }
+
+  async #tellStage<Arg>(signal: ReturnType<typeof defineSignal<[Arg]>>, value: Arg): Promise<void> {
+    try {
+      await this.#current?.signal(signal, value);
+    } catch (error) {
+      // The stage has just ended; the next one is started with what holds now.
+      if (isCancellation(error)) throw error;
+    }
+  }
+
+  #refuseWhenOver(): void {
+    const { state } = this.#status;
+    if (state !== 'done' && state !== 'failed' && state !== 'cancelled') return;
+    throw ApplicationFailure.nonRetryable(`run ${this.#plan.runId} is ${state}; only a run under way can be changed`);
+  }
+
+  /**
+   * A child's own cancellation names its first execution, which is over once the stage has continued as new; by workflow id
+   * the present one is reached.
+   */
+  #cancelStageWithRun(): void {
+    CancellationScope.current().cancelRequested.catch(async () => {
+      const running = this.#status.stages.find((stage) => stage.state === 'running');
+      if (running === undefined) return;
+      await CancellationScope.nonCancellable(() =>
+        getExternalWorkflowHandle(stageWorkflowId(this.#plan.runId, running.name)).cancel(),
+      ).catch(() => undefined);
+    });
+  }
+
+  #timeLimitFailure(): ApplicationFailure {
+    const running = this.#status.stages.find((stage) => stage.state === 'running');
+    const where = running === undefined ? '' : ` in stage ${running.name}`;
+    return ApplicationFailure.nonRetryable(
+      `the time limit of ${String(this.#plan.limits.runSeconds)} s was reached${where}; raise limits.runSeconds and run ` +
+        'the file again: what is done is answered from the store',
+      'time_limit',
+    );
+  }
+
+  /** The end of a run that did not come to its result. */
+  async #end(error: unknown): Promise<void> {
+    const status = this.#status;
+    const cancelled = isCancellation(error);
+    const state = cancelled ? 'cancelled' : 'failed';
+    const root = rootCause(error);
+    this.#takePartial(error, state);
+    status.state = state;
+    status.failure = cancelled ? null : root instanceof Error ? root.message : String(root);
+    status.seconds = addSeconds(status.seconds, this.#timeline.seconds(Date.now()));
+    await CancellationScope.nonCancellable(() => activities.recordRunState(this.#plan.runId, null, state));
+  }
+
+  /** What the stage under way had done and seen before it failed. */
+  #takePartial(error: unknown, state: 'waiting' | 'failed' | 'cancelled'): void {
+    const running = this.#status.stages.find((stage) => stage.state === 'running');
+    if (running === undefined) return;
+    const partial = partialResult(error);
+    running.state = state;
+    running.jobs = partial?.progress ?? [];
+    this.#status.incidents.push(...(partial?.incidents ?? []));
+    this.#addStageSeconds(partial ?? { seconds: {} });
+  }
+}
+
+function checkedLimits(limits: FleetLimits): FleetLimits {
+  const { min, max, spares } = limits;
+  const whole = [min, max, spares].every((value) => Number.isSafeInteger(value) && value >= 0);
+  if (!whole || min < 1 || max < min) {
+    throw ApplicationFailure.nonRetryable(
+      `expected whole numbers with 1 <= min <= max and spares >= 0, got min ${String(min)}, max ${String(max)}, ` +
+        `spares ${String(spares)}`,
+      'bad_input',
+    );
+  }
+  return limits;
 }
 
 /** What a failed stage had done and seen, from its failure's details. */

@@ -1,11 +1,9 @@
 /**
- * What every stage workflow shares: its view of pause, its progress, and how it runs one job to its end.
+ * What every stage workflow shares: its view of pause and fleet, its progress, and how it runs one job to its end.
  *
  * 1. A job whose key has a result is answered from the store without touching a worker.
- * 2. The epoch of a job only grows; each new gang gets a new one, so a late call of an older attempt is refused.
- * 3. Whatever happens (failure, pause, cancellation), leases are given back, except when the stage continues as new:
- *    then the running attempt is carried over untouched.
- * 4. Budgets count failures without progress: a checkpoint beyond the last one resets them.
+ * 2. Everything that has to outlive a long history (epochs, retries, incidents, seconds, the running attempt) is carried when
+ *    the stage continues as new.
  */
 import {
   ActivityFailure,
@@ -18,72 +16,33 @@ import {
   defineQuery,
   defineSignal,
   isCancellation,
-  proxyActivities,
   setHandler,
-  sleep,
   workflowInfo,
 } from '@temporalio/workflow';
 
-import type { Activities, Attempt, GangEvent } from './activity-contract.js';
 import {
   DOMAIN_JOB_KINDS,
   DOMAIN_NUMERICS_CLASS,
+  SET_FLEET_SIGNAL,
   SET_PAUSED_SIGNAL,
   STAGE_STATUS_QUERY,
   type ActiveAttempt,
   type Digest,
-  type FailureCause,
-  type GangMember,
+  type FleetLimits,
   type Incident,
-  type JobKind,
   type JobProgress,
   type JobResult,
   type JobSpec,
-  type JsonObject,
+  type RetryState,
   type StageInput,
   type StageName,
   type StageResult,
 } from './contract.js';
-
-/** Failures in a row without progress before the run gives up. Bad input is never retried. */
-const FAILURE_BUDGETS: Record<FailureCause, number> = {
-  worker_lost: 8,
-  peer_lost: 8,
-  out_of_memory: 2,
-  nan_loss: 1,
-  bad_input: 0,
-  corrupt_artifact: 3,
-  store_unavailable: 3,
-  nondeterminism: 0,
-  internal: 2,
-  no_workers: 0,
-};
-const BACKOFF_MS_MAX = 15_000;
-const FULL_GANG_WAIT_SECONDS = 1;
-const REPLACEMENT_WAIT_SECONDS = 4;
-
-const quick = proxyActivities<Activities>({
-  startToCloseTimeout: '60 s',
-  retry: { initialInterval: '200 ms', backoffCoefficient: 2, maximumInterval: '5 s' },
-});
-const waiting = proxyActivities<Activities>({
-  startToCloseTimeout: '30 d',
-  heartbeatTimeout: '5 s',
-  retry: { initialInterval: '200 ms', backoffCoefficient: 2, maximumInterval: '5 s' },
-});
-
-export interface JobRequest {
-  /** Name of the job within the run: its kind, or `<kind>/<shard>`. */
-  name: string;
-  kind: JobKind;
-  recipe: JsonObject;
-  inputs: Record<string, Digest>;
-  /** Most workers of its gang; 1 for jobs that are not data-parallel. */
-  workersMax: number;
-  checkpointIntervalSteps: number;
-}
+import { GangJob, quick, type GangJobHost, type JobRequest } from './gang-job.js';
+import { Timeline } from './timeline.js';
 
 const setPausedSignal = defineSignal<[boolean]>(SET_PAUSED_SIGNAL);
+const setFleetSignal = defineSignal<[FleetLimits]>(SET_FLEET_SIGNAL);
 const stageStatusQuery = defineQuery<StageResult>(STAGE_STATUS_QUERY);
 
 /**
@@ -134,18 +93,27 @@ export class Stage {
   readonly #progress = new Map<string, JobProgress>();
   readonly #incidents: Incident[];
   readonly #epochs: Record<string, number>;
+  readonly #retries: Record<string, RetryState>;
+  readonly #timeline: Timeline;
   #carriedActive: ActiveAttempt | null;
   #paused: boolean;
+  #fleet: FleetLimits;
 
   constructor(name: StageName, input: StageInput) {
     this.#name = name;
     this.#input = input;
     this.#paused = input.paused;
+    this.#fleet = input.fleet;
     this.#incidents = [...(input.carried?.incidents ?? [])];
     this.#epochs = { ...(input.carried?.epochs ?? {}) };
+    this.#retries = { ...(input.carried?.retries ?? {}) };
+    this.#timeline = new Timeline(input.carried?.seconds ?? {}, input.carried?.atMs ?? Date.now());
     this.#carriedActive = input.carried?.active ?? null;
     setHandler(setPausedSignal, (paused) => {
       this.#paused = paused;
+    });
+    setHandler(setFleetSignal, (fleet) => {
+      this.#fleet = fleet;
     });
     setHandler(stageStatusQuery, () => this.result());
   }
@@ -155,7 +123,12 @@ export class Stage {
   }
 
   result(): StageResult {
-    return { jobs: this.#jobs, progress: [...this.#progress.values()], incidents: this.#incidents };
+    return {
+      jobs: this.#jobs,
+      progress: [...this.#progress.values()],
+      incidents: this.#incidents,
+      seconds: this.#timeline.seconds(Date.now()),
+    };
   }
 
   /** Digest of an output of an earlier job of this stage or of the stages before. */
@@ -203,14 +176,14 @@ export class Stage {
       engineRevision: pin.engineRevision,
     };
     const jobId = `${plan.runId}/${request.name}`;
-    const done = this.#input.carried?.jobs?.[request.name];
+    const done = this.#input.carried?.jobs[request.name];
     const active = this.#carriedActive?.jobId === jobId ? this.#carriedActive : null;
     let found: { key: Digest; result: JobResult | null };
     // An attempt that was carried over runs on: it is followed to its end, and a pause has to reach it.
     if (active !== null) found = { key: active.key, result: null };
     else if (done !== undefined) found = { key: done.key, result: done };
     else {
-      await condition(() => !this.#paused);
+      await this.#untilResumed(request.name);
       found = await quick.lookUpJob(spec);
     }
     const known = found.result;
@@ -223,11 +196,37 @@ export class Stage {
       checkpointStep: active?.checkpointStep ?? 0,
       workers: active?.members.map((member) => member.workerId) ?? [],
       memoised: known !== null,
+      blocked: null,
     };
     this.#progress.set(request.name, progress);
-    const result = known ?? (await this.#attemptUntilDone(request, spec, jobId, progress));
+    if (active !== null) this.#carriedActive = null;
+    const result = known ?? (await new GangJob(this.#host(), { request, spec, jobId, progress }).untilDone(active));
     this.#jobs[request.name] = result;
     return result;
+  }
+
+  async #untilResumed(job: string): Promise<void> {
+    if (!this.#paused) return;
+    this.#timeline.set(job, 'paused', Date.now());
+    await condition(() => !this.#paused);
+    this.#timeline.set(job, null, Date.now());
+  }
+
+  #host(): GangJobHost {
+    const { plan, pin } = this.#input;
+    return {
+      plan,
+      pin,
+      stage: this.#name,
+      timeline: this.#timeline,
+      isPaused: () => this.#paused,
+      fleet: () => this.#fleet,
+      nextEpoch: (jobId) => (this.#epochs[jobId] = (this.#epochs[jobId] ?? 0) + 1),
+      retries: this.#retries,
+      incidents: this.#incidents,
+      historyIsLong: () => this.#historyIsLong(),
+      continueAsNew: (active) => this.#continueAsNew(active),
+    };
   }
 
   /**
@@ -241,126 +240,6 @@ export class Stage {
     }
   }
 
-  async #attemptUntilDone(
-    request: JobRequest,
-    spec: JobSpec,
-    jobId: string,
-    progress: JobProgress,
-  ): Promise<JobResult> {
-    const failures: Partial<Record<FailureCause, number>> = {};
-    let bestStep = 0;
-    for (;;) {
-      if (this.#carriedActive?.jobId !== jobId) await condition(() => !this.#paused);
-      const event = await this.#attempt(request, spec, jobId, progress);
-      if (event.type === 'finished') return event.result;
-      if (event.type !== 'failed') continue;
-      if (progress.checkpointStep > bestStep) {
-        bestStep = progress.checkpointStep;
-        for (const cause of Object.keys(failures)) delete failures[cause as FailureCause];
-      }
-      const count = (failures[event.cause] ?? 0) + 1;
-      failures[event.cause] = count;
-      const incident: Incident = {
-        stage: this.#name,
-        jobKind: request.kind,
-        cause: event.cause,
-        message: event.message,
-        workerId: event.workerId,
-        epoch: progress.epoch,
-        resumedFromStep: progress.checkpointStep,
-      };
-      this.#incidents.push(incident);
-      await quick.recordIncident(this.plan.runId, incident);
-      if (count > FAILURE_BUDGETS[event.cause]) {
-        throw ApplicationFailure.nonRetryable(`${request.name}: ${event.message}`, event.cause);
-      }
-      if (count > 1) await sleep(Math.min(BACKOFF_MS_MAX, 250 * 2 ** count));
-      // A worker may have been lost between its commit and its last word.
-      const { result } = await quick.lookUpJob(spec);
-      if (result !== null) return result;
-    }
-  }
-
-  /** One gang from lease to end. */
-  async #attempt(
-    request: JobRequest,
-    spec: JobSpec,
-    jobId: string,
-    progress: JobProgress,
-  ): Promise<Exclude<GangEvent, { type: 'checkpoint' }>> {
-    const { plan, pin } = this.#input;
-    const carried = this.#carriedActive?.jobId === jobId ? this.#carriedActive : null;
-    // Another job's attempt stays until that job comes for it.
-    if (carried !== null) this.#carriedActive = null;
-    const epoch = carried?.epoch ?? (this.#epochs[jobId] ?? 0) + 1;
-    this.#epochs[jobId] = epoch;
-    progress.epoch = epoch;
-    const attempt: Attempt = { runId: plan.runId, stage: this.#name, jobId, epoch };
-    let members: GangMember[] = carried?.members ?? [];
-    let handedOver = false;
-    try {
-      if (carried === null) {
-        members = await waiting.acquireGang({
-          ...attempt,
-          numericsClass: spec.numericsClass,
-          engineRevision: pin.engineRevision,
-          min: request.workersMax === 1 ? 1 : Math.min(plan.fleet.min, request.workersMax),
-          max: request.workersMax,
-          waitSeconds: plan.fleet.waitSeconds,
-          // After a loss a replacement is often seconds away, and a smaller gang is slower to the end.
-          fullGangWaitSeconds: epoch > 1 ? REPLACEMENT_WAIT_SECONDS : FULL_GANG_WAIT_SECONDS,
-        });
-        const { checkpointIntervalSteps } = request;
-        const start = { ...attempt, members, key: progress.key, spec, checkpointIntervalSteps };
-        progress.checkpointStep = (await quick.startGang(start)).resumedFromStep;
-      } else {
-        progress.checkpointStep = carried.checkpointStep;
-      }
-      progress.workers = members.map((member) => member.workerId);
-      progress.step = progress.checkpointStep;
-      for (;;) {
-        const event = await this.#awaitOrPause(attempt, members, progress.checkpointStep);
-        if (event.type !== 'checkpoint') {
-          progress.step = Math.max(progress.step, event.step);
-          if (event.type === 'finished') progress.stepsTotal = event.stepsTotal;
-          if (event.type === 'stopped') progress.checkpointStep = Math.max(progress.checkpointStep, event.step);
-          return event;
-        }
-        progress.checkpointStep = event.step;
-        progress.step = event.step;
-        progress.stepsTotal = event.stepsTotal;
-        if (this.#historyIsLong() && !this.#paused) {
-          handedOver = true;
-          const active = { jobId, key: progress.key, epoch, members, checkpointStep: event.step };
-          await this.#continueAsNew(active);
-        }
-      }
-    } catch (error) {
-      if (handedOver || isCancellation(error)) throw error;
-      return failedEvent(error, progress.step);
-    } finally {
-      if (!handedOver) {
-        await CancellationScope.nonCancellable(() => quick.releaseGang({ ...attempt, members }));
-        progress.workers = [];
-      }
-    }
-  }
-
-  /** Waits for the next event; a pause meanwhile asks the gang to stop once, and the wait goes on until it has. */
-  async #awaitOrPause(attempt: Attempt, members: GangMember[], afterStep: number): Promise<GangEvent> {
-    const event = waiting.awaitGang({ ...attempt, members, afterStep });
-    let settled = false;
-    const observed = event.finally(() => {
-      settled = true;
-    });
-    observed.catch(() => undefined);
-    await condition(() => settled || this.#paused).catch((error: unknown) => {
-      if (!isCancellation(error)) throw error;
-    });
-    if (!settled && this.#paused) await quick.stopGang({ ...attempt, members });
-    return await observed;
-  }
-
   /** False once cancelled: the execution that would follow never hears of a cancellation that came to this one. */
   #historyIsLong(): boolean {
     const isLong = workflowInfo().historyLength > this.plan.historyEventsMax;
@@ -368,27 +247,21 @@ export class Stage {
   }
 
   async #continueAsNew(active: ActiveAttempt | null): Promise<never> {
+    const atMs = Date.now();
     const input: StageInput = {
       ...this.#input,
       paused: this.#paused,
+      fleet: this.#fleet,
       carried: {
         active,
         incidents: this.#incidents,
         epochs: this.#epochs,
+        retries: this.#retries,
+        seconds: this.#timeline.seconds(atMs),
+        atMs,
         jobs: { ...this.#input.carried?.jobs, ...this.#jobs },
       },
     };
     return await continueAsNew<(input: StageInput) => Promise<StageResult>>(input);
   }
-}
-
-/** An activity that failed for good becomes a failed attempt with the cause that the activity named. */
-function failedEvent(error: unknown, step: number): Exclude<GangEvent, { type: 'checkpoint' }> {
-  const cause = error instanceof ActivityFailure ? error.cause : error;
-  if (cause instanceof ApplicationFailure && cause.type != null && cause.type in FAILURE_BUDGETS) {
-    const [worker] = cause.details ?? [];
-    const workerId = typeof worker === 'string' ? worker : null;
-    return { type: 'failed', cause: cause.type as FailureCause, message: cause.message, workerId, step };
-  }
-  throw error;
 }

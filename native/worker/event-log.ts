@@ -3,13 +3,16 @@
  *
  * 1. Sequences count from 1 without gaps at the time of writing; old step events beyond a cap are dropped from the
  *    replay (they are progress only), every other event is kept.
- * 2. Nothing follows a terminal event (finished, stopped, failed).
+ * 2. Nothing follows a terminal event (finished, stopped, parked, failed).
  */
 import type { JobEvent } from '../../proto/generated/collimate/v1/JobEvent.js';
 
 const STEP_EVENTS_KEPT_MAX = 2_000;
 
-export type EventBody = Pick<JobEvent, 'step' | 'checkpoint' | 'log' | 'finished' | 'stopped' | 'failed'>;
+export type EventBody = Pick<
+  JobEvent,
+  'ready' | 'step' | 'checkpoint' | 'log' | 'finished' | 'stopped' | 'parked' | 'failed'
+>;
 export type SequencedEvent = EventBody & { sequence: number };
 
 export class EventLog {
@@ -29,7 +32,7 @@ export class EventLog {
     const event = { ...body, sequence: this.#sequence };
     this.#events.push(event);
     if (body.step != null && ++this.#stepEvents > STEP_EVENTS_KEPT_MAX) this.#dropOldSteps();
-    this.#ended = body.finished != null || body.stopped != null || body.failed != null;
+    this.#ended = isTerminal(body);
     for (const listener of [...this.#listeners]) listener(event);
   }
 
@@ -45,4 +48,9 @@ export class EventLog {
     this.#events = this.#events.filter((event) => event.step == null || toDrop-- <= 0);
     this.#stepEvents -= STEP_EVENTS_KEPT_MAX / 2;
   }
+}
+
+/** Whether the event ends its attempt. */
+export function isTerminal({ finished, stopped, parked, failed }: EventBody): boolean {
+  return finished != null || stopped != null || parked != null || failed != null;
 }

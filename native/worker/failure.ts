@@ -41,6 +41,7 @@ const NATIVE_CAUSES = new Set([
   'bad_input',
   'corrupt_artifact',
   'store_unavailable',
+  'nondeterminism',
   'internal',
 ]);
 const STORE_ERRNOS = new Set(['ENOSPC', 'EROFS', 'EACCES', 'EDQUOT', 'EIO']);

@@ -2,7 +2,9 @@
  * The worker's membership: one long stream to the controller, opened again whenever it breaks.
  *
  * 1. Losing the controller never touches a running job; the stream is only how the fleet sees this worker.
- * 2. A change of lease is told at once, everything else once per beat.
+ * 2. A change of lease is told at once, everything else once per beat; a worker with a job beats faster, so that one that is
+ *    frozen is missed soon.
+ * 3. Log lines are forwarded as they are written, as long as the stream stands.
  */
 import type { ClientDuplexStream } from '@grpc/grpc-js';
 
@@ -12,6 +14,7 @@ import type { JoinResponse__Output } from '../../proto/generated/collimate/v1/Jo
 import type { WorkerHello } from '../../proto/generated/collimate/v1/WorkerHello.js';
 import { loadService, makeClient } from '../../orchestrator/fleet/channel.js';
 import type { Logger } from '../../orchestrator/telemetry/logger.js';
+import type { JobRun } from './job-runner.js';
 import type { AttemptRef } from './lease.js';
 
 const RECONNECT_MS = 250;
@@ -23,6 +26,8 @@ export interface FleetMemberOptions {
   log: Logger;
   holder(): AttemptRef | null;
   lastStepSeconds(): number;
+  progress(): JobRun['progress'];
+  isDraining(): boolean;
 }
 
 export class FleetMembership {
@@ -30,6 +35,8 @@ export class FleetMembership {
   readonly #client: FleetServiceClient;
   #stream: ClientDuplexStream<JoinRequest, JoinResponse__Output> | null = null;
   #beatTimer: NodeJS.Timeout | null = null;
+  #beatIntervalMs = BEAT_MS_DEFAULT;
+  #busyBeatIntervalMs = BEAT_MS_DEFAULT;
   #joined = false;
   #closed = false;
   readonly joined: Promise<void>;
@@ -46,8 +53,22 @@ export class FleetMembership {
 
   beat(): void {
     if (!this.#joined) return;
-    const lease = this.#options.holder();
-    this.#stream?.write({ beat: { lease, lastStepSeconds: this.#options.lastStepSeconds() } });
+    const { holder, lastStepSeconds, progress, isDraining } = this.#options;
+    const at = progress();
+    this.#stream?.write({
+      beat: {
+        lease: holder(),
+        lastStepSeconds: lastStepSeconds(),
+        progress: at === null ? null : { step: at.step, phase: at.phase, waitingForRank: at.waitingFor },
+        draining: isDraining(),
+      },
+    });
+    this.#scheduleBeat();
+  }
+
+  /** A line of this process's log. */
+  logLine(line: string): void {
+    if (this.#joined) this.#stream?.write({ log: { lines: [line] } });
   }
 
   close(): void {
@@ -75,12 +96,11 @@ export class FleetMembership {
     stream.on('data', (response: JoinResponse__Output) => {
       if (this.#joined) return;
       this.#joined = true;
+      this.#beatIntervalMs = response.beatIntervalMs || BEAT_MS_DEFAULT;
+      this.#busyBeatIntervalMs = response.busyBeatIntervalMs || this.#beatIntervalMs;
       this.#options.log.info(`joined the fleet at ${this.#options.controllerAddress}`);
       this.#resolveJoined();
       this.beat();
-      this.#beatTimer = setInterval(() => {
-        this.beat();
-      }, response.beatIntervalMs || BEAT_MS_DEFAULT);
     });
     stream.on('error', (error) => {
       broken(error.message);
@@ -91,8 +111,19 @@ export class FleetMembership {
     stream.write({ hello: this.#options.hello });
   }
 
+  #scheduleBeat(): void {
+    this.#stopBeating();
+    const busy = this.#options.holder() !== null;
+    this.#beatTimer = setTimeout(
+      () => {
+        this.beat();
+      },
+      busy ? this.#busyBeatIntervalMs : this.#beatIntervalMs,
+    );
+  }
+
   #stopBeating(): void {
-    if (this.#beatTimer !== null) clearInterval(this.#beatTimer);
+    if (this.#beatTimer !== null) clearTimeout(this.#beatTimer);
     this.#beatTimer = null;
   }
 }

@@ -15,7 +15,7 @@ export type ReserveOutcome =
   | { type: 'granted' }
   | { type: 'stale'; currentEpoch: number }
   | { type: 'busy'; holder: AttemptRef }
-  /** An older attempt of the same job holds the lease; it has to be torn down first. */
+  /** An older attempt of the same job holds the lease; it has to be ended first. */
   | { type: 'superseded'; holder: AttemptRef };
 
 interface Held extends AttemptRef {
@@ -69,8 +69,9 @@ export class Lease {
     return true;
   }
 
+  /** Frees the lease from this attempt, or from an older one at the same job. */
   release(attempt: AttemptRef): void {
-    if (this.#held !== null && same(this.#held, attempt)) this.#held = null;
+    if (this.#held !== null && isOf(this.#held, attempt)) this.#held = null;
   }
 
   #lapse(): void {
@@ -80,4 +81,9 @@ export class Lease {
 
 export function same(a: AttemptRef, b: AttemptRef): boolean {
   return a.jobId === b.jobId && a.epoch === b.epoch;
+}
+
+/** Whether `held` is the attempt, or an older one at the same job. */
+export function isOf(held: AttemptRef, attempt: AttemptRef): boolean {
+  return held.jobId === attempt.jobId && held.epoch <= attempt.epoch;
 }

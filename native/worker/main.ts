@@ -2,10 +2,15 @@
  * The worker process: hosts the addon, serves the Worker service, belongs to a fleet.
  *
  * Flags: --controller host:port, --listen host:port (port 0 for any), --metrics host:port, --store url, --scratch folder,
- * --threads n, --id name, --tensor-host address. Each may come from COLLIMATE_<FLAG> instead.
+ * --threads n, --id name, --tensor-host address, --grace seconds. Each may come from COLLIMATE_<FLAG> instead.
+ *
+ * SIGTERM (a preemption notice, or an orderly end) hands running work over before the process exits: within --grace seconds.
  */
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import type { Server } from '@grpc/grpc-js';
 
 import { openStore } from '../../orchestrator/artifacts/store.js';
 import { readBuildInfo } from '../../orchestrator/build-info.js';
@@ -26,7 +31,9 @@ import { JobHost } from './job-host.js';
 import { meet } from './rendezvous-client.js';
 import { workerService } from './service.js';
 
-const SHUTDOWN_GRACE_MS = 8_000;
+/** After the work has been handed over, for the last events to be read and for sockets to close. */
+const SHUTDOWN_GRACE_MS = 3_000;
+const LAST_EVENTS_MS = 1_000;
 const RUN_SERIES_GRACE_MS = 3_600_000;
 
 runProcess(async () => {
@@ -40,6 +47,7 @@ runProcess(async () => {
       threads: '1',
       id: `worker-${String(process.pid)}`,
       'tensor-host': '127.0.0.1',
+      grace: '25',
     },
     process.argv.slice(2),
   );
@@ -47,9 +55,16 @@ runProcess(async () => {
   if (!Number.isInteger(threads) || threads < 1) {
     throw new UsageError(`expected --threads to be a whole number of at least 1, got "${options.threads}"`);
   }
+  const graceMs = Number(options.grace) * 1_000;
+  if (!(graceMs >= 0)) throw new UsageError(`expected --grace to be seconds from 0, got "${options.grace}"`);
   const workerId = options.id;
   const tensorHost = options['tensor-host'];
-  const log = createLogger({ component: 'worker', fields: { worker: workerId } });
+  let membership: FleetMembership | null = null;
+  const log = createLogger({
+    component: 'worker',
+    fields: { worker: workerId },
+    onLine: (line) => membership?.logLine(line),
+  });
   const { version, engineRevision } = readBuildInfo();
   const metrics = new Metrics({ exporter: 'worker', version });
   const scratchRoot = join(options.scratch, workerId);
@@ -58,7 +73,6 @@ runProcess(async () => {
   await mkdir(scratchRoot, { recursive: true });
 
   let lastStepSeconds = 0;
-  let membership: FleetMembership | null = null;
   const host = new JobHost({
     store: openStore(options.store, {
       onWarning: ({ subject, message }) => {
@@ -107,12 +121,28 @@ runProcess(async () => {
     log,
     holder: () => host.holder,
     lastStepSeconds: () => lastStepSeconds,
+    progress: () => host.progress,
+    isDraining: () => host.isDraining,
   });
+  const joined = membership;
   closeOnSignal(async () => {
-    membership.close();
+    log.info(`told to end; work is handed over within ${options.grace} s`);
+    await Promise.race([host.drain(), sleep(graceMs, undefined, { ref: false })]);
     await host.close();
+    // Streams end by themselves once their last event is read.
+    await Promise.race([shutDown(server), sleep(LAST_EVENTS_MS, undefined, { ref: false })]);
+    joined.close();
     server.forceShutdown();
     await metricsServer.close();
-  }, SHUTDOWN_GRACE_MS);
+  }, graceMs + SHUTDOWN_GRACE_MS);
   announceReady({ address, metrics: metricsAddress });
 });
+
+/** Resolves once no call is open any more. */
+async function shutDown(server: Server): Promise<void> {
+  await new Promise<void>((resolve) => {
+    server.tryShutdown(() => {
+      resolve();
+    });
+  });
+}

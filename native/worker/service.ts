@@ -4,6 +4,7 @@ import { Metadata, status, type sendUnaryData, type ServerUnaryCall } from '@grp
 import type { JobRef__Output } from '../../proto/generated/collimate/v1/JobRef.js';
 import type { WorkerServiceHandlers } from '../../proto/generated/collimate/v1/WorkerService.js';
 import type { AttemptRef } from './lease.js';
+import { isTerminal } from './event-log.js';
 import type { JobHost } from './job-host.js';
 
 /** An operating error with the gRPC status it is answered with. */
@@ -38,7 +39,10 @@ export function workerService({ workerId, numericsClass, host }: ServiceOptions)
     Reserve: unary(async (request) => {
       const attempt = attemptOf(request.job);
       const outcome = await host.reserve(attempt, request.ttlMs);
-      if (outcome.type === 'granted') return {};
+      if (outcome.type === 'granted') return { warm: outcome.warmStep !== null, warmStep: outcome.warmStep ?? 0 };
+      if (outcome.type === 'draining') {
+        throw new ServiceError(status.RESOURCE_EXHAUSTED, `worker ${workerId} was told to end and takes no more work`);
+      }
       if (outcome.type === 'stale') {
         throw new ServiceError(
           status.FAILED_PRECONDITION,
@@ -70,6 +74,8 @@ export function workerService({ workerId, numericsClass, host }: ServiceOptions)
           rendezvousAddress: request.place?.rendezvousAddress ?? '',
           resumeManifestDigest: request.resumeManifestDigest,
           checkpointIntervalSteps: request.checkpointIntervalSteps,
+          joinSurvivors: request.joinSurvivors,
+          memorySaving: request.memorySaving,
           runId: request.runId,
           stage: request.stage,
         });
@@ -84,6 +90,10 @@ export function workerService({ workerId, numericsClass, host }: ServiceOptions)
     }),
     StopJob: unary((request) => {
       requireRun(request.job).requestStop();
+      return {};
+    }),
+    RegroupJob: unary((request) => {
+      requireRun(request.job).requestRegroup();
       return {};
     }),
     CancelJob: unary((request) => {
@@ -112,7 +122,7 @@ export function workerService({ workerId, numericsClass, host }: ServiceOptions)
       call.sendMetadata(new Metadata());
       const unfollow = run.events.follow(call.request.afterSequence, (event) => {
         call.write({ event: { jobId: order.jobId, epoch: order.epoch, rank: order.rank, ...event } });
-        if (event.finished != null || event.stopped != null || event.failed != null) call.end();
+        if (isTerminal(event)) call.end();
       });
       call.on('cancelled', unfollow);
       call.on('close', unfollow);

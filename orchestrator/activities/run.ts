@@ -1,19 +1,64 @@
 /** What concerns a run as a whole: its state in metrics and logs, incidents, publication and the result record. */
+import { setTimeout as sleep } from 'node:timers/promises';
+
 import type { Activities } from '../../workflows/activity-contract.js';
 import type { JobResult, RunResult } from '../../workflows/contract.js';
+import { StoreUnavailableError } from '../artifacts/errors.js';
 import { resultDigestOf } from '../artifacts/job-key.js';
-import { publishGeneration } from '../serving/publish.js';
+import { publishGeneration, StalePublicationError } from '../serving/publish.js';
 import type { ActivityDependencies } from './dependencies.js';
 import { classified, classifyingStoreErrors } from './failures.js';
 import { withHeartbeats } from './heartbeat.js';
 
-type RunActivities = Pick<Activities, 'recordIncident' | 'recordRunState' | 'publishGeneration' | 'finishRun'>;
+const STORE_POLL_MS = 1_000;
+
+type RunActivities = Pick<
+  Activities,
+  | 'awaitStore'
+  | 'recordIncident'
+  | 'recordNote'
+  | 'recordSeconds'
+  | 'recordRunState'
+  | 'publishGeneration'
+  | 'finishRun'
+>;
 
 export function runActivities({ store, events, servingDir }: ActivityDependencies): RunActivities {
   return {
-    recordIncident(runId, incident) {
-      events.incident(runId, incident);
+    awaitStore: () =>
+      withHeartbeats(async (signal) => {
+        for (;;) {
+          signal.throwIfAborted();
+          try {
+            await store.probe();
+            return;
+          } catch (error) {
+            if (!(error instanceof StoreUnavailableError)) throw error;
+          }
+          await sleep(STORE_POLL_MS, undefined, { signal });
+        }
+      }),
+
+    async recordIncident(runId, incident, state) {
+      events.incident(runId, incident, state);
+      // A file of its own: whole or not there, and written twice it is the same.
+      const name = `incident-${incident.id.replace(/[^A-Za-z0-9_-]/g, '.')}.json`;
+      const bytes = `${JSON.stringify(incident, null, 2)}\n`;
+      await classifyingStoreErrors(() => store.writeRunFile(runId, name, bytes)).catch((error: unknown) => {
+        // A full store may be the very incident: the journal must not end the run.
+        if (state === 'closed') throw error;
+      });
+    },
+
+    recordNote(runId, note) {
+      events.note({ runId, stage: '' }, note);
       return Promise.resolve();
+    },
+
+    async recordSeconds(runId, seconds) {
+      events.seconds(runId, seconds);
+      const bytes = `${JSON.stringify(seconds, null, 2)}\n`;
+      await classifyingStoreErrors(() => store.writeRunFile(runId, 'seconds.json', bytes));
     },
 
     recordRunState(runId, stage, state) {
@@ -21,7 +66,7 @@ export function runActivities({ store, events, servingDir }: ActivityDependencie
       return Promise.resolve();
     },
 
-    async publishGeneration({ plan, jobs }) {
+    async publishGeneration({ plan, jobs, epoch }) {
       const published = outputOf(jobs, 'assemble', 'published');
       // Named by content: publishing the same list again is the same generation.
       const generation = published.slice(0, 16);
@@ -36,12 +81,16 @@ export function runActivities({ store, events, servingDir }: ActivityDependencie
             prompt: outputOf(jobs, 'render', 'publish_prompts'),
           },
           generation,
+          epoch,
           history: {
             datasetPath: await store.localPath(outputOf(jobs, 'ingest', 'dataset')),
             usersPath: await store.localPath(outputOf(jobs, 'ingest', 'users')),
           },
         });
-      await withHeartbeats(() => classifyingStoreErrors(publish));
+      await withHeartbeats(() => classifyingStoreErrors(publish)).catch((error: unknown) => {
+        if (error instanceof StalePublicationError) throw classified('internal', error.message);
+        throw error;
+      });
       events.note({ runId: plan.runId, stage: 'publish' }, `generation ${generation} published`);
       return generation;
     },

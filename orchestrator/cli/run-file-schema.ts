@@ -154,8 +154,17 @@ const evaluate = fields({
 });
 
 const fleet = fields({
-  workers: fields({ min: count(10_000), max: count(10_000) }).describe('Fewest and most workers of one gang.'),
+  workers: fields({
+    min: count(10_000),
+    max: count(10_000),
+    spares: whole(10_000).describe('Free workers that a gang leaves alone, so that a lost member is replaced at once.'),
+  }).describe('Fewest and most workers of one gang. It goes on with fewer after a loss, and grows again.'),
   waitSeconds: positive().describe('How long a job waits for enough free workers before the run fails.'),
+});
+
+const limits = fields({
+  runSeconds: positive().describe('The run ends as failed after this time; pauses count. Left out: no limit.'),
+  stallSeconds: positive().describe('A gang that answers but takes no step for so long is taken for stuck.'),
 });
 
 const checkpoints = fields({ dccf: whole(), codebooks: whole(), tune: whole() }).describe(
@@ -181,10 +190,17 @@ export const runFileSchema = z
     evaluate: z.exactOptional(evaluate),
     publish: z.exactOptional(
       z
-        .union([z.boolean(), z.strictObject({ k: count(1_000) })])
-        .describe('True, false, or { k: N }: whether lists are published for look-up, and how long they are.'),
+        .union([
+          z.boolean(),
+          fields({
+            k: count(1_000).describe('Length of a published list.'),
+            approval: z.boolean().describe('Publishing waits for "collimate approve".'),
+          }),
+        ])
+        .describe('True, false, or { k: N, approval: true }: whether lists are published for look-up, and how.'),
     ),
     fleet: z.exactOptional(fleet),
+    limits: z.exactOptional(limits.describe('Time limits. Never alter the result.')),
     checkpoints: z.exactOptional(checkpoints),
     numericsClass: z.exactOptional(
       z.string().min(1).describe('Pins the numerics class; left out, that of the first free worker.'),

@@ -25,7 +25,8 @@ export interface ResolvedRun {
 }
 
 export const PLAN_DEFAULTS = {
-  fleet: { min: 1, max: 8, waitSeconds: 120 },
+  fleet: { min: 1, max: 8, spares: 0, waitSeconds: 120 },
+  limits: { runSeconds: null, stallSeconds: 600 },
   checkpoints: { dccf: 500, codebooks: 25, tune: 50 },
   historyEventsMax: 4_000,
   shardPrompts: 512,
@@ -51,6 +52,7 @@ export function resolveRun(
   const fleet = {
     min: value.fleet?.workers?.min ?? PLAN_DEFAULTS.fleet.min,
     max: value.fleet?.workers?.max ?? Math.max(PLAN_DEFAULTS.fleet.max, value.fleet?.workers?.min ?? 0),
+    spares: value.fleet?.workers?.spares ?? PLAN_DEFAULTS.fleet.spares,
     waitSeconds: value.fleet?.waitSeconds ?? PLAN_DEFAULTS.fleet.waitSeconds,
   };
   const conflicts = adapter === null ? [] : conflictsWith(adapter.trainable, value.model?.train);
@@ -63,10 +65,12 @@ export function resolveRun(
       numericsClass: value.numericsClass ?? null,
       recipes,
       fleet,
+      limits: { ...PLAN_DEFAULTS.limits, ...value.limits },
       checkpointIntervalSteps: { ...PLAN_DEFAULTS.checkpoints, ...value.checkpoints },
       historyEventsMax: value.historyEventsMax ?? PLAN_DEFAULTS.historyEventsMax,
       rankShardPrompts: value.rank?.shardPrompts ?? PLAN_DEFAULTS.shardPrompts,
       publish: value.publish !== false,
+      approval: typeof value.publish === 'object' && value.publish.approval === true,
     },
     inputPaths: data.inputPaths,
     basePaths: { ...basePaths, ...adapter?.files },
@@ -165,7 +169,7 @@ function overridesOf(value: RunFile, adapter: AdapterSource | null): RecipeOverr
       ...evaluate,
       ...(cooccurrence && { cooccurrence: cooccurrence as Recipes['evaluate']['cooccurrence'] }),
     },
-    assemble: typeof value.publish === 'object' ? { k: value.publish.k } : {},
+    assemble: typeof value.publish === 'object' && value.publish.k !== undefined ? { k: value.publish.k } : {},
   };
   if (value.seed !== undefined) overrides.seed = value.seed;
   if (text !== undefined) overrides.textVectors = text === false ? null : text;

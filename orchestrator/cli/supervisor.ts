@@ -16,6 +16,8 @@ import { entryPoint } from './project-paths.js';
 import { NAMESPACE, type SupervisorConfig } from './supervisor-config.js';
 import { namespaceAnswers } from './temporal-connection.js';
 
+/** For a worker to hand its work over. */
+const WORKER_GRACE_SECONDS = 8;
 const WORKER_STOP_GRACE_MS = 12_000;
 const OWNER_POLL_MS = 300;
 
@@ -165,7 +167,7 @@ export class Supervisor {
         entryPoint('worker'),
         ...['--controller', this.config.addresses.controller, '--listen', '127.0.0.1:0', '--metrics', '127.0.0.1:0'],
         ...['--store', this.home.store, '--scratch', scratch, '--threads', String(this.config.threads)],
-        ...['--id', id, '--tensor-host', '127.0.0.1'],
+        ...['--id', id, '--tensor-host', '127.0.0.1', '--grace', String(WORKER_GRACE_SECONDS)],
       ],
       logFile: join(this.home.logs, `worker-${id}.log`),
       readyTimeoutMs: 60_000,

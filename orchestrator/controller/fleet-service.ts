@@ -6,7 +6,9 @@ import type { JoinRequest__Output } from '../../proto/generated/collimate/v1/Joi
 import type { FleetMember, FleetRegistry } from '../fleet/registry.js';
 import type { RunEvents } from '../fleet/run-events.js';
 
-export const BEAT_INTERVAL_MS = 1_000;
+const BEAT_INTERVAL_MS = 1_000;
+/** A worker with a job that misses a few of these is frozen (orchestrator/fleet/hang-detector.ts). */
+const BUSY_BEAT_INTERVAL_MS = 250;
 
 export function fleetService(fleet: FleetRegistry, events: RunEvents): FleetServiceHandlers {
   return {
@@ -21,10 +23,12 @@ export function fleetService(fleet: FleetRegistry, events: RunEvents): FleetServ
           leave();
           const { workerId, address, metricsAddress, numericsClass, engineRevision, pid } = request.hello;
           member = fleet.join({ workerId, address, metricsAddress, numericsClass, engineRevision, pid });
-          call.write({ beatIntervalMs: BEAT_INTERVAL_MS });
+          call.write({ beatIntervalMs: BEAT_INTERVAL_MS, busyBeatIntervalMs: BUSY_BEAT_INTERVAL_MS });
         } else if (request.beat != null && member !== null) {
-          const { lease } = request.beat;
-          fleet.beat(member, lease === null ? null : { jobId: lease.jobId, epoch: lease.epoch });
+          const { lease, progress, draining } = request.beat;
+          fleet.beat(member, { lease, progress, draining });
+        } else if (request.log != null && member !== null) {
+          fleet.addLog(member.workerId, request.log.lines);
         }
       });
       call.on('end', () => {
@@ -38,12 +42,16 @@ export function fleetService(fleet: FleetRegistry, events: RunEvents): FleetServ
 
     ListWorkers(_call, callback) {
       callback(null, {
-        workers: fleet.list().map(({ lease, joinedUnixSeconds, lastSeenUnixSeconds, ...hello }) => ({
-          hello,
-          lease,
-          joinedUnixSeconds,
-          lastSeenUnixSeconds,
-        })),
+        workers: fleet
+          .list()
+          .map(({ lease, joinedUnixSeconds, lastSeenUnixSeconds, progress, draining, ...hello }) => ({
+            hello,
+            lease,
+            joinedUnixSeconds,
+            lastSeenUnixSeconds,
+            progress,
+            draining,
+          })),
       });
     },
 

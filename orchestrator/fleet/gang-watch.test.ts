@@ -6,13 +6,21 @@ import { describe, expect, it, vi } from 'vitest';
 import type { WatchJobResponse__Output } from '../../proto/generated/collimate/v1/WatchJobResponse.js';
 import { GangWatch } from './gang-watch.js';
 
+const fleet = { get: () => undefined, lastLog: (workerId: string) => [`last words of ${workerId}`] };
+
 /** Two members whose streams the test drives, so that every interleaving can be played. */
 function harness() {
   const streams: Record<string, EventEmitter[]> = { 'w-0': [], 'w-1': [] };
   const attachedAfter: Record<string, number[]> = { 'w-0': [], 'w-1': [] };
   let sequence = 0;
   const watch = new GangWatch({
-    target: { jobId: 'job', epoch: 1, members: ['w-0', 'w-1'].map((workerId) => ({ workerId, address: 'x:1' })) },
+    target: {
+      jobId: 'job',
+      epoch: 1,
+      members: ['w-0', 'w-1'].map((workerId) => ({ workerId, address: 'x:1', warmStep: null })),
+    },
+    fleet,
+    stallSeconds: 600,
     openStream: (member, afterSequence) => {
       const stream = Object.assign(new EventEmitter(), { cancel: () => undefined });
       streams[member.workerId]?.push(stream);
@@ -32,11 +40,13 @@ function harness() {
     answer: (worker: string) => latest(worker)?.emit('metadata', {}),
     breakStream: (worker: string, code = status.UNAVAILABLE) =>
       latest(worker)?.emit('error', Object.assign(new Error('gone'), { code, details: 'gone' })),
-    next: (afterStep = 0) => watch.next(afterStep, new AbortController().signal),
+    next: (afterStep = 0, untilFirstStep = false) =>
+      watch.next({ afterStep, untilFirstStep }, new AbortController().signal),
   };
 }
 
-const peerLost = { failed: { cause: 'FAILURE_CAUSE_PEER_LOST', message: 'peer 1 lost' } };
+const parked = (reason: string, step = 3) => ({ parked: { reason: `PARK_REASON_${reason}`, step, message: reason } });
+const peerLost = parked('PEER_LOST');
 
 describe('GangWatch', () => {
   it('tells checkpoints beyond the step asked for, then the end', async () => {
@@ -66,12 +76,52 @@ describe('GangWatch', () => {
     const { next, send, breakStream, attachedAfter } = harness();
     send('w-1', { step: { step: 1, stepsTotal: 2, metrics: {} } });
     const end = next();
-    for (let tries = 0; tries <= 3; tries += 1) {
+    for (let tries = 0; tries <= 2; tries += 1) {
       breakStream('w-1');
       await new Promise((resolve) => setTimeout(resolve, 200));
     }
-    expect(attachedAfter['w-1']).toEqual([0, 1, 1, 1]);
+    expect(attachedAfter['w-1']).toEqual([0, 1, 1]);
     expect(await end).toMatchObject({ type: 'failed', cause: 'worker_lost', workerId: 'w-1' });
+  });
+
+  it('gives a failure the worker, its rank, its last log lines and the last progress', async () => {
+    const { next, send, breakStream } = harness();
+    send('w-0', { step: { step: 4, stepsTotal: 20, metrics: {} } });
+    breakStream('w-1', status.NOT_FOUND);
+    const event = await next();
+    expect(event).toMatchObject({ cause: 'worker_lost', rank: 1, step: 4, log: ['last words of w-1'] });
+    if (event.type !== 'failed') throw new Error('expected a failure');
+    expect(event.detectedAt).toBeGreaterThanOrEqual(event.lastProgressAt ?? Infinity);
+  });
+
+  it('tells the first step once it is asked for, also when the job is over by then', async () => {
+    const { next, send } = harness();
+    send('w-0', { ready: { step: 6 } });
+    send('w-0', { step: { step: 7, stepsTotal: 7, metrics: {} } });
+    send('w-0', { finished: { resultJson: '{"key":"k"}' } });
+    expect(await next(0, true)).toMatchObject({ type: 'first_step', step: 7 });
+    expect(await next(0, false)).toMatchObject({ type: 'finished' });
+  });
+
+  it('is parked once all members are, and not while one still ends otherwise', async () => {
+    const { next, send } = harness();
+    send('w-0', parked('ASKED'));
+    const end = next();
+    send('w-1', parked('ASKED'));
+    expect(await end).toEqual({ type: 'parked', step: 0 });
+
+    const preempted = harness();
+    preempted.send('w-0', parked('ASKED'));
+    preempted.send('w-1', { failed: { cause: 'FAILURE_CAUSE_PREEMPTED', message: 'told to end', step: 9 } });
+    expect(await preempted.next()).toMatchObject({ type: 'failed', cause: 'preempted', workerId: 'w-1', step: 9 });
+  });
+
+  it('does not end when a rank has done its last step: rank 0 has the result', async () => {
+    const { next, send } = harness();
+    send('w-1', parked('DONE'));
+    const end = next();
+    send('w-0', { finished: { resultJson: '{"key":"k"}' } });
+    expect(await end).toMatchObject({ type: 'finished' });
   });
 
   it('lets a finish of rank 0 win over a rank that dies afterwards', async () => {
@@ -104,7 +154,7 @@ describe('GangWatch', () => {
   it('stops waiting when its signal aborts', async () => {
     const { watch } = harness();
     const abort = new AbortController();
-    const waiting = watch.next(0, abort.signal);
+    const waiting = watch.next({ afterStep: 0, untilFirstStep: false }, abort.signal);
     abort.abort(new Error('cancelled'));
     await expect(waiting).rejects.toThrow('cancelled');
   });

@@ -1,21 +1,23 @@
 /**
  * Follows one attempt on all its members and says what it came to.
  *
- * 1. An attempt ends once: finished or stopped by rank 0, or failed. A finish of rank 0 beats any failure.
- * 2. When one rank dies the others report `peer_lost`; the cause that is told is the root, so a first `peer_lost` waits a
- *    moment for the rank that really failed.
+ * 1. An attempt ends once: finished or stopped by rank 0, parked by all, or failed. A finish of rank 0 beats any failure.
+ * 2. When one rank dies the others park as `peer_lost`; the cause that is told is the root, so a first one waits a moment for
+ *    the rank that really failed.
  * 3. A broken stream is re-attached with the sequence last seen, so no event is lost or told twice. A worker that cannot
- *    be reached again, or that knows nothing of the attempt, is lost.
+ *    be reached again, or that knows nothing of the attempt, is lost; one that is reached but gives no sign is hung.
  */
 import { status, type ClientReadableStream } from '@grpc/grpc-js';
 
 import type { JobEvent__Output } from '../../proto/generated/collimate/v1/JobEvent.js';
 import type { WatchJobResponse__Output } from '../../proto/generated/collimate/v1/WatchJobResponse.js';
-import type { GangEvent } from '../../workflows/activity-contract.js';
+import type { GangEvent, GangFailure } from '../../workflows/activity-contract.js';
 import type { FailureCause, GangMember, JobResult } from '../../workflows/contract.js';
 import { plainReason } from './channel.js';
+import { CHECK_INTERVAL_MS, HangDetector, type MemberSigns } from './hang-detector.js';
+import type { FleetMember } from './registry.js';
 
-const REATTACH_TRIES = 3;
+const REATTACH_TRIES = 2;
 const REATTACH_DELAY_MS = 150;
 /** A frozen process still takes connections but never answers; keepalive only watches those that were answered once. */
 const ATTACH_DEADLINE_MS = 3_000;
@@ -32,10 +34,12 @@ export interface GangWatchOptions {
   target: WatchTarget;
   openStream(member: GangMember, afterSequence: number): ClientReadableStream<WatchJobResponse__Output>;
   onEvent(member: GangMember, event: JobEvent__Output): void;
+  /** What is known of workers by their join streams. */
+  fleet: { get(workerId: string): FleetMember | undefined; lastLog(workerId: string): string[] };
+  stallSeconds: number;
 }
 
-type EndEvent = Exclude<GangEvent, { type: 'checkpoint' }>;
-type FailedEvent = Extract<GangEvent, { type: 'failed' }>;
+type EndEvent = Extract<GangEvent, { type: 'finished' | 'stopped' | 'parked' | 'failed' }>;
 
 interface MemberState {
   member: GangMember;
@@ -43,16 +47,24 @@ interface MemberState {
   sequence: number;
   triesLeft: number;
   ended: boolean;
+  parked: boolean;
+  lastEventMs: number;
   stream: ClientReadableStream<WatchJobResponse__Output> | null;
 }
 
 export class GangWatch {
   readonly #options: GangWatchOptions;
   readonly #members: MemberState[];
+  readonly #hangs: HangDetector;
+  readonly #hangTimer: NodeJS.Timeout;
+  #lastProgressAt: number | null = null;
+  #restoredAt: number | null = null;
+  #firstStepAt: number | null = null;
+  #firstStep = 0;
   #step = 0;
   #stepsTotal = 0;
   #checkpointStep = 0;
-  #failures: FailedEvent[] = [];
+  #failures: GangFailure[] = [];
   #failureTimer: NodeJS.Timeout | null = null;
   #end: EndEvent | null = null;
   #closed = false;
@@ -66,15 +78,33 @@ export class GangWatch {
       sequence: 0,
       triesLeft: REATTACH_TRIES,
       ended: false,
+      parked: false,
+      lastEventMs: Date.now(),
       stream: null,
     }));
+    this.#hangs = new HangDetector({ stallSeconds: options.stallSeconds, nowMs: Date.now() });
+    this.#hangTimer = setInterval(() => {
+      this.#checkForHang();
+    }, CHECK_INTERVAL_MS);
+    this.#hangTimer.unref();
     for (const state of this.#members) this.#attach(state);
   }
 
+  get target(): WatchTarget {
+    return this.#options.target;
+  }
+
   /** The next thing that the workflow has to hear of; rejects when `signal` aborts. */
-  async next(afterStep: number, signal: AbortSignal): Promise<GangEvent> {
+  async next(
+    { afterStep, untilFirstStep }: { afterStep: number; untilFirstStep: boolean },
+    signal: AbortSignal,
+  ): Promise<GangEvent> {
     for (;;) {
       signal.throwIfAborted();
+      if (untilFirstStep && this.#firstStepAt !== null) {
+        const restoredAt = this.#restoredAt ?? this.#firstStepAt;
+        return { type: 'first_step', step: this.#firstStep, restoredAt, firstStepAt: this.#firstStepAt };
+      }
       if (this.#end !== null) return this.#end;
       if (this.#checkpointStep > afterStep) {
         return { type: 'checkpoint', step: this.#checkpointStep, stepsTotal: this.#stepsTotal };
@@ -96,6 +126,7 @@ export class GangWatch {
 
   close(): void {
     this.#closed = true;
+    clearInterval(this.#hangTimer);
     if (this.#failureTimer !== null) clearTimeout(this.#failureTimer);
     for (const state of this.#members) state.stream?.cancel();
   }
@@ -121,14 +152,9 @@ export class GangWatch {
         }, REATTACH_DELAY_MS).unref();
         return;
       }
-      state.ended = true;
-      this.#fail({
-        type: 'failed',
-        cause: 'worker_lost',
-        message: `worker ${state.member.workerId} at ${state.member.address} was lost: ${reason}`,
-        workerId: state.member.workerId,
-        step: this.#step,
-      });
+      const { workerId, address } = state.member;
+      const message = `worker ${workerId} at ${address} was lost: ${reason}`;
+      this.#fail(state, 'worker_lost', message);
     };
     stream.on('metadata', () => {
       clearTimeout(attaching);
@@ -137,6 +163,7 @@ export class GangWatch {
       clearTimeout(attaching);
       if (response.event == null || over) return;
       state.triesLeft = REATTACH_TRIES;
+      state.lastEventMs = Date.now();
       state.sequence = response.event.sequence;
       this.#options.onEvent(state.member, response.event);
       this.#take(state, response.event);
@@ -150,46 +177,111 @@ export class GangWatch {
   }
 
   #take(state: MemberState, event: JobEvent__Output): void {
-    if (event.step != null) {
-      this.#step = Math.max(this.#step, event.step.step);
+    if (event.ready != null) {
+      this.#restoredAt = Date.now();
+      this.#progressed(event.ready.step, { isStep: false });
+    } else if (event.step != null) {
+      // Every rank tells of every step; the gang's pace is that of its first rank to do so.
+      if (event.step.step > this.#step || this.#firstStepAt === null) {
+        this.#progressed(event.step.step, { isStep: true });
+      }
       this.#stepsTotal = event.step.stepsTotal;
     } else if (event.checkpoint != null) {
       this.#checkpointStep = Math.max(this.#checkpointStep, event.checkpoint.step);
       this.#wake();
     } else if (event.finished != null) {
       state.ended = true;
-      if (state.rank === 0) {
-        this.#finish(this.#finishedBy(state, event.finished.resultJson));
-      }
+      if (state.rank === 0) this.#finish(this.#finishedBy(state, event.finished.resultJson));
     } else if (event.stopped != null) {
       state.ended = true;
       if (state.rank === 0) this.#finish({ type: 'stopped', step: event.stopped.step });
+    } else if (event.parked != null) {
+      this.#parked(state, event.parked.reason, event.parked.message);
     } else if (event.failed != null) {
-      state.ended = true;
-      this.#fail({
-        type: 'failed',
-        cause: causeOf(event.failed.cause),
-        message: event.failed.message,
-        workerId: state.member.workerId,
-        step: this.#step,
-      });
+      this.#step = Math.max(this.#step, event.failed.step);
+      this.#fail(state, causeOf(event.failed.cause), event.failed.message);
     }
+  }
+
+  #progressed(step: number, { isStep }: { isStep: boolean }): void {
+    const now = Date.now();
+    this.#step = Math.max(this.#step, step);
+    this.#lastProgressAt = now;
+    this.#hangs.progressed(now, { isStep });
+    if (!isStep || this.#firstStepAt !== null) return;
+    this.#firstStepAt = now;
+    this.#firstStep = step;
+    this.#wake();
+  }
+
+  #parked(state: MemberState, reason: string, message: string): void {
+    state.ended = true;
+    state.parked = true;
+    // Its last step is done: rank 0 is writing the result.
+    if (reason === 'PARK_REASON_DONE') return;
+    if (reason === 'PARK_REASON_ASKED') {
+      // A rank that was told to end says so instead of parking; it comes within the same step.
+      const all = this.#members.every((member) => member.parked);
+      if (all) this.#finish({ type: 'parked', step: this.#step });
+      return;
+    }
+    this.#fail(state, 'peer_lost', message);
   }
 
   /** An event's handler must not throw: nobody above it would catch that, and the same event comes again after a restart. */
   #finishedBy(state: MemberState, resultJson: string): EndEvent {
-    const step = this.#step;
     try {
-      return { type: 'finished', step, stepsTotal: this.#stepsTotal, result: JSON.parse(resultJson) as JobResult };
+      const result = JSON.parse(resultJson) as JobResult;
+      return { type: 'finished', step: this.#step, stepsTotal: this.#stepsTotal, result };
     } catch {
-      const message = `expected the result of ${this.#options.target.jobId} as JSON, got "${resultJson.slice(0, 80)}"`;
-      return { type: 'failed', cause: 'internal', message, workerId: state.member.workerId, step };
+      const message = `expected the result of ${this.target.jobId} as JSON, got "${resultJson.slice(0, 80)}"`;
+      return this.#failure(state, 'internal', message);
     }
   }
 
-  #fail(failure: FailedEvent): void {
+  #checkForHang(): void {
+    if (this.#end !== null) return;
+    const now = Date.now();
+    const suspicion = this.#hangs.check(
+      now,
+      this.#members.filter((state) => !state.ended).map((state) => this.#signsOf(state)),
+    );
+    const state = this.#members.find((candidate) => candidate.rank === suspicion?.rank);
+    if (suspicion !== null && state !== undefined) this.#fail(state, 'worker_hung', suspicion.message);
+  }
+
+  #signsOf({ member, rank, lastEventMs }: MemberState): MemberSigns {
+    const known = this.#options.fleet.get(member.workerId);
+    const joined = known?.address === member.address ? known : undefined;
+    return {
+      workerId: member.workerId,
+      rank,
+      lastHeardMs: joined === undefined ? null : Math.max(lastEventMs, joined.lastSeenUnixSeconds * 1000),
+      phase: joined?.progress?.phase ?? null,
+      waitingForRank: joined?.progress?.waitingForRank ?? -1,
+    };
+  }
+
+  #failure({ member, rank }: MemberState, cause: FailureCause, message: string): GangFailure {
+    const { workerId } = member;
+    return {
+      type: 'failed',
+      cause,
+      message,
+      workerId,
+      rank,
+      step: this.#step,
+      lastProgressAt: this.#lastProgressAt,
+      detectedAt: Date.now(),
+      log: this.#options.fleet.lastLog(workerId),
+    };
+  }
+
+  #fail(state: MemberState, cause: FailureCause, message: string): void {
+    state.ended = true;
+    const failure = this.#failure(state, cause, message);
     this.#failures.push(failure);
-    if (failure.cause !== 'peer_lost') {
+    if (cause !== 'peer_lost') {
       this.#finish(failure);
     } else {
       this.#failureTimer ??= setTimeout(() => {
@@ -200,6 +292,7 @@ export class GangWatch {
 
   #finish(event: EndEvent): void {
     this.#end ??= event;
+    clearInterval(this.#hangTimer);
     if (this.#failureTimer !== null) clearTimeout(this.#failureTimer);
     this.#wake();
   }

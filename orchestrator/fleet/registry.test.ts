@@ -49,13 +49,36 @@ describe('FleetRegistry', () => {
     const member = fleet.join(identity('w-0'));
     const changed = vi.fn();
     fleet.on('changed', changed);
-    fleet.beat(member, lease);
-    fleet.beat(member, { ...lease });
+    const at = { progress: null, draining: false };
+    fleet.beat(member, { lease, ...at });
+    fleet.beat(member, { lease: { ...lease }, ...at });
     expect(changed).toHaveBeenCalledTimes(1);
-    fleet.beat(member, { ...lease, epoch: 2 });
-    fleet.beat(member, null);
+    fleet.beat(member, { lease: { ...lease, epoch: 2 }, ...at });
+    fleet.beat(member, { lease: null, ...at });
     expect(changed).toHaveBeenCalledTimes(3);
     expect(fleet.get('w-0')?.lease).toBeNull();
+  });
+
+  it('offers a worker that was told to end no more work', () => {
+    const fleet = new FleetRegistry();
+    const member = fleet.join(identity('w-0'));
+    const requirements = { numericsClass: 'js', engineRevision: 'r1' };
+    expect(ids(fleet.compatible(requirements))).toEqual(['w-0']);
+    const changed = vi.fn();
+    fleet.on('changed', changed);
+    fleet.beat(member, { lease: null, progress: null, draining: true });
+    expect(fleet.compatible(requirements)).toEqual([]);
+    expect(changed).toHaveBeenCalledOnce();
+  });
+
+  it('keeps the last log lines of a worker that is gone', () => {
+    const fleet = new FleetRegistry();
+    const member = fleet.join(identity('w-0'));
+    for (let line = 1; line <= 100; line++) fleet.addLog('w-0', [`line ${String(line)}`]);
+    fleet.leave(member);
+    expect(fleet.lastLog('w-0')).toHaveLength(40);
+    expect(fleet.lastLog('w-0').at(-1)).toBe('line 100');
+    expect(fleet.lastLog('w-9')).toEqual([]);
   });
 
   it('wakes those who wait for a change, or after their time, and keeps no listener of them', async () => {

@@ -3,6 +3,7 @@
  *
  * 1. Nothing here is durable. A restarted controller starts empty and is full again once the workers have re-joined.
  * 2. A worker id names one process at a time: a second join under the same id replaces the first.
+ * 3. The last log lines of a worker outlive it, for the incident that its end may be.
  */
 import { EventEmitter } from 'node:events';
 
@@ -22,10 +23,28 @@ export interface LeaseHolder {
   epoch: number;
 }
 
+/** Where the native job of a worker is. */
+export interface WorkerProgress {
+  step: number;
+  phase: string;
+  /** While reducing, the lowest rank that it waits for; -1 for none. */
+  waitingForRank: number;
+}
+
 export interface FleetMember extends WorkerIdentity {
   lease: LeaseHolder | null;
   joinedUnixSeconds: number;
   lastSeenUnixSeconds: number;
+  /** Null while no native job runs. */
+  progress: WorkerProgress | null;
+  /** It was told to end and takes no more work. */
+  draining: boolean;
+}
+
+export interface Beat {
+  lease: LeaseHolder | null;
+  progress: WorkerProgress | null;
+  draining: boolean;
 }
 
 export interface Requirements {
@@ -40,10 +59,15 @@ interface RegistryEvents {
   beat: [FleetMember];
 }
 
+const LOG_LINES_KEPT = 40;
+/** Logs of workers that are gone are kept for so many ids. */
+const LOGS_KEPT = 1_000;
+
 const nowSeconds = (): number => Date.now() / 1000;
 
 export class FleetRegistry extends EventEmitter<RegistryEvents> {
   readonly #members = new Map<string, FleetMember>();
+  readonly #logs = new Map<string, string[]>();
 
   constructor() {
     super();
@@ -54,17 +78,42 @@ export class FleetRegistry extends EventEmitter<RegistryEvents> {
   join(identity: WorkerIdentity): FleetMember {
     const replaced = this.#members.get(identity.workerId);
     if (replaced !== undefined) this.leave(replaced);
-    const member = { ...identity, lease: null, joinedUnixSeconds: nowSeconds(), lastSeenUnixSeconds: nowSeconds() };
+    const member: FleetMember = {
+      ...identity,
+      lease: null,
+      joinedUnixSeconds: nowSeconds(),
+      lastSeenUnixSeconds: nowSeconds(),
+      progress: null,
+      draining: false,
+    };
     this.#members.set(identity.workerId, member);
     this.emit('joined', member);
     this.emit('changed');
     return member;
   }
 
-  beat(member: FleetMember, lease: LeaseHolder | null): void {
+  beat(member: FleetMember, { lease, progress, draining }: Beat): void {
     member.lastSeenUnixSeconds = nowSeconds();
+    member.progress = progress;
+    const startsDraining = draining && !member.draining;
+    member.draining = draining;
     this.setLease(member, lease);
+    if (startsDraining) this.emit('changed');
     this.emit('beat', member);
+  }
+
+  addLog(workerId: string, lines: readonly string[]): void {
+    const kept = [...(this.#logs.get(workerId) ?? []), ...lines].slice(-LOG_LINES_KEPT);
+    // Re-inserted, so that the ids are in the order of their last line.
+    this.#logs.delete(workerId);
+    this.#logs.set(workerId, kept);
+    const [oldest] = this.#logs.keys();
+    if (this.#logs.size > LOGS_KEPT && oldest !== undefined) this.#logs.delete(oldest);
+  }
+
+  /** The last lines that the worker logged, also of one that is gone. */
+  lastLog(workerId: string): string[] {
+    return this.#logs.get(workerId) ?? [];
   }
 
   setLease(member: FleetMember, lease: LeaseHolder | null): void {
@@ -90,10 +139,11 @@ export class FleetRegistry extends EventEmitter<RegistryEvents> {
     return [...this.#members.values()].sort((a, b) => (a.workerId < b.workerId ? -1 : 1));
   }
 
-  /** Members that may run a job of this class, in worker-id order. Domain jobs run on every class. */
+  /** Members that may take a job of this class, in worker-id order. Domain jobs run on every class. */
   compatible({ numericsClass, engineRevision }: Requirements): FleetMember[] {
     return this.list().filter(
       (member) =>
+        !member.draining &&
         member.engineRevision === engineRevision &&
         (numericsClass === DOMAIN_NUMERICS_CLASS || member.numericsClass === numericsClass),
     );

@@ -8,7 +8,7 @@
  *    the file has of them is left out.
  */
 import type { JobEvent__Output } from '../../proto/generated/collimate/v1/JobEvent.js';
-import type { Incident, JsonObject, StageName } from '../../workflows/contract.js';
+import type { Incident, JsonObject, RunSeconds, StageName } from '../../workflows/contract.js';
 import type { ArtifactStore } from '../artifacts/store.js';
 import type { Logger } from '../telemetry/logger.js';
 import type { RunMetrics } from './run-metrics.js';
@@ -76,7 +76,7 @@ export class RunEvents {
       if (now - last < STEP_LINE_INTERVAL_MS && !isFinalStep) return;
       this.#lastStepLineMs.set(jobId, now);
     }
-    if (event.finished != null || event.failed != null || event.stopped != null) {
+    if (event.finished != null || event.failed != null || event.stopped != null || event.parked != null) {
       this.#lastStepLineMs.delete(scope.jobId ?? '');
     }
     this.#write(scope, { worker: member.workerId, ...jobEventLine(event) });
@@ -88,11 +88,22 @@ export class RunEvents {
     this.#write(scope, { type: 'note', message });
   }
 
-  incident(runId: string, incident: Incident): void {
-    this.#metrics.incident(runId, incident);
-    const worker = incident.workerId === null ? '' : ` on ${incident.workerId}`;
-    const message = `incident: ${incident.cause}${worker}: ${incident.message}; going on from step ${String(incident.resumedFromStep)}`;
-    this.note({ runId, stage: incident.stage }, message);
+  /** Told twice: when it is seen, and when the job is past it. */
+  incident(runId: string, incident: Incident, state: 'opened' | 'closed'): void {
+    this.#metrics.incident(runId, incident, state);
+    const scope = { runId, stage: incident.stage };
+    const { id, cause, workerId, message, action } = incident;
+    if (state === 'opened') {
+      const worker = workerId === null ? '' : ` on ${workerId}`;
+      this.note(scope, `incident ${id}: ${cause}${worker}: ${message}`);
+    } else {
+      this.note(scope, `incident ${id} is over: ${action}`);
+    }
+    this.#write(scope, { type: 'incident', state, incident: incident as unknown as JsonObject });
+  }
+
+  seconds(runId: string, seconds: RunSeconds): void {
+    this.#metrics.seconds(runId, seconds);
   }
 
   runState(runId: string, stage: StageName | null, state: string): void {
@@ -170,6 +181,11 @@ function jobEventLine(event: JobEvent__Output): JsonObject {
   }
   if (event.log != null) return { type: 'log', ...base, level: event.log.level, message: event.log.message };
   if (event.stopped != null) return { type: 'stopped', ...base, step: event.stopped.step };
+  if (event.ready != null) return { type: 'ready', ...base, step: event.ready.step };
+  if (event.parked != null) {
+    const { reason, step, message } = event.parked;
+    return { type: 'parked', ...base, reason: reason.replace('PARK_REASON_', '').toLowerCase(), step, message };
+  }
   if (event.failed != null) {
     return { type: 'failed', ...base, cause: event.failed.cause, message: event.failed.message };
   }

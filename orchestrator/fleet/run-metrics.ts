@@ -1,6 +1,6 @@
 /** From what is heard of runs and of the fleet to the controller's metrics. */
 import type { JobEvent__Output } from '../../proto/generated/collimate/v1/JobEvent.js';
-import type { Incident, StageName } from '../../workflows/contract.js';
+import type { Incident, RecoveryPhases, RunSeconds, StageName } from '../../workflows/contract.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { STEP_NUMBERS } from '../telemetry/registry.js';
 import type { FleetRegistry } from './registry.js';
@@ -81,8 +81,25 @@ export class RunMetrics {
     metrics.inc('collimate_search_overlap_total', labels, (overlap ?? 0) * prompts);
   }
 
-  incident(run: string, { stage, cause }: Incident): void {
-    this.#metrics.inc('collimate_restarts_total', { run, stage, cause });
+  incident(run: string, { stage, cause, phases }: Incident, state: 'opened' | 'closed'): void {
+    if (state === 'opened') {
+      this.#metrics.inc('collimate_restarts_total', { run, stage, cause });
+      return;
+    }
+    let before = phases.lastProgress;
+    for (const [phase, at] of recoveryPhases(phases)) {
+      if (before !== null && at !== null) {
+        const seconds = Math.max(0, at - before) / 1000;
+        this.#metrics.observe('collimate_recovery_duration_seconds', { run, stage, phase }, seconds);
+      }
+      before = at ?? before;
+    }
+  }
+
+  seconds(run: string, seconds: RunSeconds): void {
+    for (const [purpose, value] of Object.entries(seconds)) {
+      this.#metrics.set('collimate_run_purpose_seconds', { run, purpose }, value);
+    }
   }
 
   runState(run: string, stage: StageName | null, state: string): void {
@@ -95,6 +112,17 @@ export class RunMetrics {
     metrics.setRunState(run, state);
     if (ENDED_STATES.has(state)) metrics.removeRun(run);
   }
+}
+
+/** Name and end of each phase of a recovery, in order; each begins where the one before ends, the first at the last progress. */
+function recoveryPhases(phases: RecoveryPhases): [string, number | null][] {
+  return [
+    ['detect', phases.detected],
+    ['fence', phases.fenced],
+    ['reschedule', phases.rescheduled],
+    ['restore', phases.restored],
+    ['first_step', phases.firstStep],
+  ];
 }
 
 /** Keeps the fleet's gauges current. */

@@ -8,12 +8,11 @@ import { status } from '@grpc/grpc-js';
 
 import type { GangPlace } from '../../proto/generated/collimate/v1/GangPlace.js';
 import type { JobDefinition } from '../../proto/generated/collimate/v1/JobDefinition.js';
-import type { JobEvent__Output } from '../../proto/generated/collimate/v1/JobEvent.js';
 import type { WorkerServiceClient } from '../../proto/generated/collimate/v1/WorkerService.js';
 import type { Attempt } from '../../workflows/activity-contract.js';
 import type { GangMember } from '../../workflows/contract.js';
 import { loadService, makeClient, RpcError, unary } from './channel.js';
-import { GangWatch } from './gang-watch.js';
+import { GangWatch, type GangWatchOptions } from './gang-watch.js';
 
 const RESERVE_DEADLINE_MS = 5_000;
 const CALL_DEADLINE_MS = 5_000;
@@ -21,9 +20,10 @@ const CALL_DEADLINE_MS = 5_000;
 export const RELEASE_DEADLINE_MS = 20_000;
 
 type AttemptRef = Pick<Attempt, 'jobId' | 'epoch'>;
+export type WorkerRef = Pick<GangMember, 'workerId' | 'address'>;
 
-/** `busy` works for another job; `unreachable` may be tried again later. */
-export type Reservation = 'granted' | 'busy' | 'unreachable';
+/** `busy` works for another job, or is told to end; `unreachable` may be tried again later. */
+export type Reservation = { type: 'granted'; warmStep: number | null } | { type: 'busy' | 'unreachable' };
 
 export interface StartOrder {
   attempt: Attempt;
@@ -31,6 +31,8 @@ export interface StartOrder {
   place: GangPlace;
   resumeManifestDigest: string;
   checkpointIntervalSteps: number;
+  joinSurvivors: boolean;
+  memorySaving: number;
 }
 
 export class WorkerClients {
@@ -38,19 +40,20 @@ export class WorkerClients {
   readonly #watches = new Map<string, GangWatch>();
 
   /** Throws when the epoch is stale. */
-  async reserve(member: GangMember, attempt: AttemptRef, ttlMs: number): Promise<Reservation> {
+  async reserve(member: WorkerRef, attempt: AttemptRef, ttlMs: number): Promise<Reservation> {
     const client = this.#client(member.address);
     try {
-      await unary(client, 'reserve', { job: refOf(attempt), ttlMs }, { deadlineMs: RESERVE_DEADLINE_MS });
-      return 'granted';
+      const request = { job: refOf(attempt), ttlMs };
+      const { warm, warmStep } = await unary(client, 'reserve', request, { deadlineMs: RESERVE_DEADLINE_MS });
+      return { type: 'granted', warmStep: warm ? warmStep : null };
     } catch (error) {
       if (!(error instanceof RpcError) || error.code === status.FAILED_PRECONDITION) throw error;
-      return error.code === status.RESOURCE_EXHAUSTED ? 'busy' : 'unreachable';
+      return { type: error.code === status.RESOURCE_EXHAUSTED ? 'busy' : 'unreachable' };
     }
   }
 
   /** False when the worker did not say that it let go: it is gone, or cannot be reached for now. */
-  async release(member: GangMember, attempt: AttemptRef, deadlineMs = RELEASE_DEADLINE_MS): Promise<boolean> {
+  async release(member: WorkerRef, attempt: AttemptRef, deadlineMs = RELEASE_DEADLINE_MS): Promise<boolean> {
     try {
       await unary(this.#client(member.address), 'release', { job: refOf(attempt) }, { deadlineMs });
       return true;
@@ -59,41 +62,50 @@ export class WorkerClients {
     }
   }
 
-  async start(member: GangMember, { attempt, ...order }: StartOrder): Promise<void> {
+  async start(member: WorkerRef, { attempt, ...order }: StartOrder): Promise<void> {
     const { runId, stage } = attempt;
     const request = { job: refOf(attempt), runId, stage, ...order };
     await unary(this.#client(member.address), 'startJob', request, { deadlineMs: CALL_DEADLINE_MS });
   }
 
-  async stop(member: GangMember, attempt: AttemptRef): Promise<void> {
+  async stop(member: WorkerRef, attempt: AttemptRef): Promise<void> {
     const request = { job: refOf(attempt) };
     await unary(this.#client(member.address), 'stopJob', request, { deadlineMs: CALL_DEADLINE_MS });
+  }
+
+  /** Asks for leaving the gang, with the state kept. */
+  async regroup(member: WorkerRef, attempt: AttemptRef): Promise<void> {
+    const request = { job: refOf(attempt) };
+    await unary(this.#client(member.address), 'regroupJob', request, { deadlineMs: CALL_DEADLINE_MS });
   }
 
   /** The attempt's watch; made at the first call and kept until `endWatch`. */
   watch(
     attempt: Attempt,
     members: GangMember[],
-    onEvent: (member: GangMember, event: JobEvent__Output) => void,
+    options: Pick<GangWatchOptions, 'onEvent' | 'fleet' | 'stallSeconds'>,
   ): GangWatch {
     const name = watchName(attempt);
     const known = this.#watches.get(name);
     if (known !== undefined) return known;
     const { jobId, epoch } = attempt;
     const watch = new GangWatch({
+      ...options,
       target: { jobId, epoch, members },
       openStream: (member, afterSequence) =>
         this.#client(member.address).watchJob({ job: refOf(attempt), afterSequence }),
-      onEvent,
     });
     this.#watches.set(name, watch);
     return watch;
   }
 
-  endWatch(attempt: AttemptRef): void {
-    const name = watchName(attempt);
-    this.#watches.get(name)?.close();
-    this.#watches.delete(name);
+  /** Ends the watch of the attempt, and those of older ones at the same job. */
+  endWatch({ jobId, epoch }: AttemptRef): void {
+    for (const [name, watch] of this.#watches) {
+      if (watch.target.jobId !== jobId || watch.target.epoch > epoch) continue;
+      watch.close();
+      this.#watches.delete(name);
+    }
   }
 
   /** Drops the channel to an address at which no worker is any more. */

@@ -23,16 +23,20 @@ export interface LoggerOptions {
   file?: string;
   /** For tests; wins over `file`. */
   destination?: DestinationStream;
+  /** Also told of every line, without its end. */
+  onLine?: (line: string) => void;
 }
 
 const LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'];
 
 /** The level is that of COLLIMATE_LOG_LEVEL, else `info`. Use `logger.child(fields)` to bind more fields. */
-export function createLogger({ component, fields = {}, file, destination }: LoggerOptions): Logger {
+export function createLogger({ component, fields = {}, file, destination, onLine }: LoggerOptions): Logger {
   const level = process.env['COLLIMATE_LOG_LEVEL'] ?? 'info';
   if (!LEVELS.includes(level)) {
     throw new Error(`COLLIMATE_LOG_LEVEL: expected one of ${LEVELS.join(', ')}, got "${level}"`);
   }
+  // Synchronous, so that the last lines before a crash are not lost.
+  const target = destination ?? pino.destination({ dest: file ?? 2, mkdir: true, sync: true });
   return pino(
     {
       level,
@@ -42,7 +46,15 @@ export function createLogger({ component, fields = {}, file, destination }: Logg
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
     },
-    // Synchronous, so that the last lines before a crash are not lost.
-    destination ?? pino.destination({ dest: file ?? 2, mkdir: true, sync: true }),
+    onLine === undefined ? target : teeing(target, onLine),
   );
+}
+
+function teeing(target: DestinationStream, onLine: (line: string) => void): DestinationStream {
+  return {
+    write(text) {
+      target.write(text);
+      onLine(text.trimEnd());
+    },
+  };
 }

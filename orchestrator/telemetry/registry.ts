@@ -51,7 +51,9 @@ export const METRICS = {
   collimate_checkpoint_last_success_timestamp_seconds: { type: 'gauge', unit: 'seconds', labels: ['run', 'stage'], exporter: 'controller', help: 'Unix time of the last committed checkpoint.' },
 
   collimate_jobs_total: { type: 'counter', unit: 'none', labels: ['run', 'stage', 'outcome'], exporter: 'controller', help: 'Jobs ended; outcome finished, memoised or failed.' },
-  collimate_restarts_total: { type: 'counter', unit: 'none', labels: ['run', 'stage', 'cause'], exporter: 'controller', help: 'Attempts that ended by a failure and were followed by another, by cause.' },
+  collimate_restarts_total: { type: 'counter', unit: 'none', labels: ['run', 'stage', 'cause'], exporter: 'controller', help: 'Attempts that ended by a failure, by cause.' },
+  collimate_recovery_duration_seconds: { type: 'histogram', unit: 'seconds', labels: ['run', 'stage', 'phase'], exporter: 'controller', help: 'Time of a recovery by phase: detect (since the last progress), fence, reschedule, restore, first_step.', buckets: WAIT_SECONDS },
+  collimate_run_purpose_seconds: { type: 'gauge', unit: 'seconds', labels: ['run', 'purpose'], exporter: 'controller', help: 'Where the time of a run went: work is goodput, all others are not; they add up to its wall clock.' },
   collimate_queue_wait_duration_seconds: { type: 'histogram', unit: 'seconds', labels: ['run', 'stage'], exporter: 'controller', help: 'Time a job waited for its gang.', buckets: WAIT_SECONDS },
   collimate_dispatch_duration_seconds: { type: 'histogram', unit: 'seconds', labels: ['run', 'stage'], exporter: 'controller', help: 'Time from a reserved gang to the job started on every member.', buckets: RPC_SECONDS },
   collimate_store_damage_total: { type: 'counter', unit: 'none', labels: ['subject'], exporter: 'controller', help: 'Damaged or missing objects, jobs, checkpoints and event lines found in the artifact store.' },
