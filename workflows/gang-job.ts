@@ -265,7 +265,10 @@ export class GangJob {
         case 'limits_changed':
           growing = true;
           break;
-        default:
+        case 'finished':
+        case 'stopped':
+        case 'parked':
+        case 'failed':
           progress.step = Math.max(progress.step, event.step);
           if (event.type === 'finished') progress.stepsTotal = event.stepsTotal;
           if (event.type === 'stopped') progress.checkpointStep = Math.max(progress.checkpointStep, event.step);

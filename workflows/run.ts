@@ -123,7 +123,7 @@ class Run {
     setHandler(pauseUpdate, () => this.#setPaused(true), { validator });
     setHandler(resumeUpdate, () => this.#setPaused(false), { validator });
     setHandler(scaleUpdate, (limits) => this.#scale(limits), {
-      validator: (limits) => {
+      validator: (limits: Partial<FleetLimits>) => {
         validator();
         checkedLimits({ ...this.#fleet, ...limits });
       },
@@ -219,7 +219,7 @@ class Run {
         parentClosePolicy: 'REQUEST_CANCEL',
       });
       // What came while the child was being started.
-      if ((this.#status.state as RunStatus['state']) === 'paused') await this.#tellStage(setPausedSignal, true);
+      if (this.#status.state === 'paused') await this.#tellStage(setPausedSignal, true);
       if (input.fleet !== this.#fleet) await this.#tellStage(setFleetSignal, this.#fleet);
       const result = await this.#current.result();
       Object.assign(jobs, result.jobs);
@@ -251,7 +251,7 @@ class Run {
       this.#timeline.set('run', null, Date.now());
       this.#status.state = 'running';
     }
-    const approval = this.#approval as Approval | null;
+    const approval = this.#approval;
     const word = approval?.approved === true ? 'publication approved' : 'publication rejected';
     await activities.recordNote(this.#plan.runId, approval?.note ? `${word}: ${approval.note}` : word);
     return approval?.approved === true;

@@ -53,14 +53,13 @@ export class FleetMembership {
 
   beat(): void {
     if (!this.#joined) return;
-    const { holder, lastStepSeconds, progress, isDraining } = this.#options;
-    const at = progress();
+    const at = this.#options.progress();
     this.#stream?.write({
       beat: {
-        lease: holder(),
-        lastStepSeconds: lastStepSeconds(),
+        lease: this.#options.holder(),
+        lastStepSeconds: this.#options.lastStepSeconds(),
         progress: at === null ? null : { step: at.step, phase: at.phase, waitingForRank: at.waitingFor },
-        draining: isDraining(),
+        draining: this.#options.isDraining(),
       },
     });
     this.#scheduleBeat();

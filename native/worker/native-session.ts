@@ -60,9 +60,9 @@ export class NativeSession {
         this.#follower.onReady(step);
       },
       onCheckpoint: (step, folder, seconds) => {
-        const { commit } = this.#follower;
+        const follower = this.#follower;
         // Chained, so that checkpoints are committed in order and the end of the job waits for the last one.
-        this.#commits = this.#commits.then(() => commit(step, folder, seconds));
+        this.#commits = this.#commits.then(() => follower.commit(step, folder, seconds));
         this.#commits.catch(() => {
           this.#job.abort();
         });

@@ -8,6 +8,7 @@ import { mkdtemp, mkdir, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 
 import { Client, Connection, type WorkflowHandle } from '@temporalio/client';
 
@@ -168,6 +169,13 @@ export class Cluster {
   async run(plan: RunPlan): Promise<RunResult> {
     await this.submit(plan);
     return await this.result(plan.runId);
+  }
+
+  /** Removes what the store knows of a job, so that it is computed again. */
+  async forgetJob(key: string): Promise<void> {
+    const store = fileURLToPath(this.store.url);
+    await rm(join(store, 'jobs', `${key}.json`), { force: true });
+    await rm(join(store, 'checkpoints', key), { recursive: true, force: true });
   }
 
   /** Resolves at the first event of the run for which `matches` is true. Ask before the run starts. */
