@@ -24,17 +24,21 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
   const { store, fleet, workers, events, metrics, rendezvousAddress } = dependencies;
   const leases = new GangLeases(fleet, workers);
 
-  /** Resolves once the gang could have more members than it has. */
+  /** By job id, since when its gang could have more members; one wait for an event may be shorter than it takes to tell. */
+  const freeSinceMs = new Map<string, number>();
+
+  /** Resolves once the gang could have more members than it has, and could for a while. */
   async function workersFree(
     { members, growTo, ...request }: AwaitRequest & { growTo: number },
     signal: AbortSignal,
   ): Promise<GangEvent> {
-    let sinceMs: number | null = null;
     for (;;) {
       signal.throwIfAborted();
       const count = Math.min(growTo, leases.available(request, members));
-      sinceMs = count > members.length ? (sinceMs ?? Date.now()) : null;
-      if (sinceMs !== null && Date.now() - sinceMs >= FREE_MS_MIN) return { type: 'workers_free', count };
+      const sinceMs = freeSinceMs.get(request.jobId) ?? Date.now();
+      if (count <= members.length) freeSinceMs.delete(request.jobId);
+      else if (Date.now() - sinceMs >= FREE_MS_MIN) return { type: 'workers_free', count };
+      else freeSinceMs.set(request.jobId, sinceMs);
       await fleet.changed(FREE_POLL_MS);
     }
   }
@@ -43,6 +47,7 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
     acquireGang: (request) =>
       withHeartbeats(async (signal) => {
         const startedMs = Date.now();
+        freeSinceMs.delete(request.jobId);
         // What an older attempt still says is of no interest any more.
         workers.endWatch({ jobId: request.jobId, epoch: request.epoch - 1 });
         try {
@@ -135,6 +140,7 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
 
     async releaseGang({ members, ...attempt }) {
       workers.endWatch(attempt);
+      freeSinceMs.delete(attempt.jobId);
       await leases.release(attempt, members);
     },
   };
