@@ -12,7 +12,16 @@ ensure_test_s3_server() {
   fi
   if command -v versitygw > /dev/null || [[ -x .cache/bin/versitygw ]]; then return; fi
   if ! command -v go > /dev/null; then
-    say "no Go was found (Debian: golang-go); tests of the artifact store on S3 will skip"
+    say "needed from Debian: golang-go (builds the S3 server for the tests)"
+    # In a shell of its own: what ends it must not end the bootstrap.
+    (
+      require_apt golang-go
+      step "list of Debian packages (apt-get update)" apt_update
+      step "Debian packages: golang-go" apt_install golang-go
+    ) || true
+  fi
+  if ! command -v go > /dev/null; then
+    say "  not to be had; tests of the artifact store on S3 will skip"
     return
   fi
   did_something=1
