@@ -102,7 +102,7 @@ export const scriptArgs = (script: string): string[] => ['--input-type=module', 
 export async function runScript(script: string, env: Record<string, string> = {}): Promise<string> {
   const { stdout } = await promisify(execFile)(process.execPath, scriptArgs(script), {
     env: { ...process.env, ...env },
-    timeout: 25_000,
+    timeout: 100_000,
   });
   return stdout.trim();
 }
