@@ -5,7 +5,7 @@ import { runStage } from './stage.js';
 
 export function alignTasksStage(input: StageInput): Promise<StageResult> {
   return runStage('align_tasks', input, async (stage) => {
-    const { recipes, checkpointIntervalSteps, fleet, baseFiles } = stage.plan;
+    const { recipes, checkpointIntervalSteps, baseFiles } = stage.plan;
     await stage.run({
       name: 'render',
       kind: 'render',
@@ -30,7 +30,7 @@ export function alignTasksStage(input: StageInput): Promise<StageResult> {
         ...adapterFiles(baseFiles),
       },
       // A rank needs a lane of its own.
-      workersMax: Math.min(fleet.max, Number(recipes.tune['lanes'])),
+      workersMax: Number(recipes.tune['lanes']),
       checkpointIntervalSteps: checkpointIntervalSteps.tune,
     });
   });

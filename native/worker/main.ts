@@ -1,8 +1,9 @@
 /**
  * The worker process: hosts the addon, serves the Worker service, belongs to a fleet.
  *
- * Flags: --controller host:port, --listen host:port (port 0 for any), --metrics host:port, --store url, --scratch folder,
- * --threads n, --id name, --tensor-host address, --grace seconds. Each may come from COLLIMATE_<FLAG> instead.
+ * Flags: --controller host:port, --listen host:port (port 0 for any), --metrics host:port, --store address, --scratch folder,
+ * --threads n, --id name, --tensor-host address, --grace seconds. Each may come from COLLIMATE_<FLAG> instead. The store is a
+ * folder, file:///folder or s3://bucket/prefix (`orchestrator/artifacts/s3-address.ts`).
  *
  * SIGTERM (a preemption notice, or an orderly end) hands running work over before the process exits: within --grace seconds.
  */

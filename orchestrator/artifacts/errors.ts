@@ -70,6 +70,7 @@ const REMEDIES: Record<string, string> = {
 
 /** Turns the operating system's refusals into StoreUnavailableError; everything else passes unchanged. */
 export function asStoreError(error: unknown, path: string): unknown {
+  if (error instanceof StoreUnavailableError) return error;
   const code = (error as NodeJS.ErrnoException | null)?.code;
   if (code === undefined || !(code in REMEDIES)) return error;
   return new StoreUnavailableError({ path: (error as NodeJS.ErrnoException).path ?? path, code, cause: error });

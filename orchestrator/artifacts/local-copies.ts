@@ -5,7 +5,7 @@
  * 2. A process uses a copy under a name of its own, `in-use/<host>~<pid>~<random>/<sha256>`, a hard link: whoever makes room can take the
  *    shared name away but never the bytes from under a user. Links of dead processes are swept.
  * 3. Room is made when the copies exceed the limit: the least recently used go first, those in use never. So the limit may be
- *    exceeded by what is in use.
+ *    exceeded by what is in use. On a disk that is full before that, all that is not in use goes.
  */
 import { randomBytes } from 'node:crypto';
 import { rmSync } from 'node:fs';
@@ -96,21 +96,33 @@ export class LocalCopies {
 
   /** Removes copies until they are below the limit, `keep` and those in use not among them. */
   async makeRoom(keep: Digest): Promise<void> {
+    await this.#shrink({ bytesMax: this.#bytesMax, keep });
+  }
+
+  /** Removes every copy that is not in use: the disk is full before the limit is. Answers how many bytes that were. */
+  async removeUnused(): Promise<number> {
+    return this.#shrink({ bytesMax: 0, keep: '' });
+  }
+
+  async #shrink({ bytesMax, keep }: { bytesMax: number; keep: Digest }): Promise<number> {
+    let removed = 0;
     try {
       await this.#sweepUsers();
       const copies = await this.#list();
       let bytes = copies.reduce((sum, { size }) => sum + size, 0);
       for (const { name, size } of copies.sort((a, b) => a.usedMs - b.usedMs)) {
-        if (bytes <= this.#bytesMax) return;
+        if (bytes <= bytesMax) break;
         const path = join(this.#objects, name);
-        if (name === keep || (await stat(path)).nlink > 1) continue;
-        // Somebody may link it now: then the bytes stay, under that name.
-        await unlink(path);
+        const found = await stat(path).catch(() => null);
+        if (name === keep || found === null || found.nlink > 1) continue;
+        // Somebody may link it now: then the bytes stay, under that name. Or make room too, and be faster.
+        await rm(path, { force: true });
         bytes -= size;
+        removed += size;
       }
+      return removed;
     } catch (error) {
-      // Another process makes room too.
-      if (!isMissing(error)) throw asStoreError(error, this.#objects);
+      throw asStoreError(error, this.#objects);
     }
   }
 
@@ -132,7 +144,11 @@ export class LocalCopies {
 
   async #list(): Promise<{ name: string; size: number; usedMs: number }[]> {
     const copies: { name: string; size: number; usedMs: number }[] = [];
-    for (const name of await readdir(this.#objects)) {
+    const names = await readdir(this.#objects).catch((error: unknown) => {
+      if (isMissing(error)) return [];
+      throw error;
+    });
+    for (const name of names) {
       const path = join(this.#objects, name);
       const found = await stat(path).catch((error: unknown) => {
         if (isMissing(error)) return null;

@@ -12,7 +12,7 @@ import type { Readable } from 'node:stream';
 
 import type { Digest } from '../../workflows/contract.js';
 import { hashStream } from './durable-file.js';
-import { asStoreError, CorruptArtifactError } from './errors.js';
+import { asStoreError, CorruptArtifactError, StoreUnavailableError } from './errors.js';
 import { isDigest } from './job-key.js';
 import type { LocalCopies } from './local-copies.js';
 import { inParallel } from './parallel.js';
@@ -168,8 +168,13 @@ export class S3Objects implements ObjectSpace {
     for (;;) {
       const path = await this.#copies.pin(digest);
       if (path !== null) return path;
-      await this.#transfer(digest, (chunks) => this.#copies.add(digest, chunks));
-      await this.#copies.makeRoom(digest);
+      try {
+        await this.#transfer(digest, (chunks) => this.#copies.add(digest, chunks));
+        await this.#copies.makeRoom(digest);
+      } catch (error) {
+        const full = error instanceof StoreUnavailableError && ['ENOSPC', 'EDQUOT'].includes(error.code);
+        if (!full || (await this.#copies.removeUnused()) === 0) throw error;
+      }
     }
   }
 

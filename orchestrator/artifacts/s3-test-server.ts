@@ -99,6 +99,8 @@ interface ProxyRule {
 export class FaultyProxy {
   /** Connections that have been cut or garbled. */
   faults = 0;
+  /** Bytes of all connections, by direction. */
+  readonly bytes = { up: 0, down: 0 };
   #rule: ProxyRule | null = null;
   readonly #sockets = new Set<Socket>();
 
@@ -141,6 +143,7 @@ export class FaultyProxy {
     const pass = (direction: 'up' | 'down', from: Socket, to: Socket): void => {
       from.on('data', (chunk) => {
         passed[direction] += chunk.length;
+        this.bytes[direction] += chunk.length;
         const rule = this.#rule;
         if (rule?.direction === direction && rule.times > 0 && passed[direction] > rule.afterBytes) {
           rule.times -= 1;

@@ -1,7 +1,7 @@
 /**
  * The state home: one folder that holds everything a local installation keeps.
  *
- * `store/` artifacts · `serving/` published lists · `logs/` one file per process · `temporal.db` the durable engine's
+ * `store/` artifacts, unless they are elsewhere (`store-address` then says where) · `serving/` published lists · `logs/` one file per process · `temporal.db` the durable engine's
  * state · `scratch/` workers' temporary files · `processes.json` what runs now.
  *
  * 1. `processes.json` is written by the supervisor only, and atomically.
@@ -10,7 +10,10 @@
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 
+import { openStore } from '../artifacts/store.js';
 import { CliError, hasCode } from './cli-error.js';
+
+const STORE_ADDRESS = 'store-address';
 
 export interface ProcessRecord {
   pid: number;
@@ -45,6 +48,7 @@ export interface ProcessTable {
 
 export interface Home {
   root: string;
+  /** Address of the artifact store; a path when it is in the home. */
   store: string;
   serving: string;
   logs: string;
@@ -57,7 +61,7 @@ export function homeAt(folder: string | undefined): Home {
   const root = resolve(folder ?? process.env['COLLIMATE_HOME'] ?? '.collimate');
   return {
     root,
-    store: join(root, 'store'),
+    store: storeOf(root),
     serving: join(root, 'serving'),
     logs: join(root, 'logs'),
     scratch: join(root, 'scratch'),
@@ -66,8 +70,50 @@ export function homeAt(folder: string | undefined): Home {
   };
 }
 
+/** COLLIMATE_STORE, else what `up --store` wrote down, else the home's own. */
+function storeOf(root: string): string {
+  const given = process.env['COLLIMATE_STORE'];
+  if (given !== undefined && given !== '') return absoluteStore(given);
+  try {
+    return readFileSync(join(root, STORE_ADDRESS), 'utf8').trim();
+  } catch (error) {
+    if (hasCode(error, 'ENOENT', 'ENOTDIR')) return join(root, 'store');
+    throw error;
+  }
+}
+
+/** The home with another store; a bad address is refused. */
+export function withStoreAddress(home: Home, address: string): Home {
+  const store = absoluteStore(address);
+  try {
+    openStore(store);
+  } catch (error) {
+    throw new CliError('badInput', (error as Error).message, { cause: error });
+  }
+  return { ...home, store };
+}
+
+/** From now on the store of every command of this home. */
+export function keepStoreAddress(home: Home): void {
+  createHome(home);
+  const temporary = join(home.root, `${STORE_ADDRESS}.${process.pid}.tmp`);
+  writeFileSync(temporary, `${home.store}\n`);
+  renameSync(temporary, join(home.root, STORE_ADDRESS));
+}
+
+function absoluteStore(address: string): string {
+  return isRemoteStore(address) ? address : resolve(address);
+}
+
+/** An address, not a path. */
+export function isRemoteStore(address: string): boolean {
+  return /^[A-Za-z][A-Za-z0-9+.-]*:\/\//.test(address);
+}
+
 export function createHome(home: Home): void {
-  for (const folder of [home.root, home.store, home.serving, home.logs, home.scratch]) {
+  const folders = [home.root, home.serving, home.logs, home.scratch];
+  if (!isRemoteStore(home.store)) folders.push(home.store);
+  for (const folder of folders) {
     try {
       mkdirSync(folder, { recursive: true });
     } catch (error) {

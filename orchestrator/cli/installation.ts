@@ -81,6 +81,7 @@ async function makeConfig(home: Home, options: UpOptions): Promise<SupervisorCon
   const at = async (wanted: number, option: string): Promise<string> => `${HOST}:${await pick(wanted, option)}`;
   return {
     home: home.root,
+    store: home.store,
     temporalBinary: externalTemporal === null ? requireTemporal().path : null,
     addresses: {
       temporal: externalTemporal ?? (await at(ports.temporal, '--temporal-port')),

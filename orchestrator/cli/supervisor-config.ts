@@ -3,6 +3,8 @@ import { type ProcessRecord, type ProcessTable } from './home.js';
 
 export interface SupervisorConfig {
   home: string;
+  /** Address of the artifact store. */
+  store: string;
   /** Null: the server at `addresses.temporal` runs elsewhere. */
   temporalBinary: string | null;
   addresses: ProcessTable['addresses'];

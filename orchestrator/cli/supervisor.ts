@@ -33,7 +33,7 @@ export class Supervisor {
   private ownerTimer: NodeJS.Timeout | null = null;
 
   constructor(private readonly config: SupervisorConfig) {
-    this.home = homeAt(config.home);
+    this.home = { ...homeAt(config.home), store: config.store };
     createHome(this.home);
     this.temporal = config.temporalBinary === null ? null : this.makeTemporal(config.temporalBinary);
     this.controller = this.makeController();

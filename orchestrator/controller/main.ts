@@ -2,7 +2,8 @@
  * The controller process: Temporal worker for workflows and activities, Fleet and Rendezvous services, metrics.
  *
  * Flags: --temporal host:port, --namespace name, --listen host:port (Fleet and Rendezvous), --metrics host:port,
- * --store url, --serving folder. Each may come from COLLIMATE_<FLAG> instead.
+ * --store address, --serving folder. Each may come from COLLIMATE_<FLAG> instead. The store is a folder,
+ * file:///folder or s3://bucket/prefix (`orchestrator/artifacts/s3-address.ts`).
  *
  * It holds nothing that it cannot rebuild: killed at any moment and started again, it finds its workflows in Temporal, its
  * workers by their joining again, and running jobs by attaching to them.

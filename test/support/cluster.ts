@@ -51,13 +51,16 @@ export class Cluster {
   private constructor(
     readonly folder: string,
     readonly ports: { temporal: number; controller: number },
+    store: string,
   ) {
-    this.store = openStore(join(folder, 'store'));
+    this.store = openStore(store);
   }
 
-  static async start(workers: WorkerShape[]): Promise<Cluster> {
+  /** `store` is an address; by default the artifact store is in the cluster's folder. */
+  static async start(workers: WorkerShape[], { store }: { store?: string } = {}): Promise<Cluster> {
     const folder = await mkdtemp(join(tmpdir(), 'collimate-test-'));
-    const cluster = new Cluster(folder, { temporal: await freePort(), controller: await freePort() });
+    const ports = { temporal: await freePort(), controller: await freePort() };
+    const cluster = new Cluster(folder, ports, store ?? join(folder, 'store'));
     await mkdir(join(folder, 'logs'));
     try {
       await cluster.startTemporal();

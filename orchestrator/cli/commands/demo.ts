@@ -51,7 +51,9 @@ export function addDemoCommand(program: Command): void {
     )
     .action(async (flags: DemoFlags, command: Command) => {
       const { home: outer, output } = contextOf(command);
-      await runDemo(homeAt(join(outer.root, 'demo')), flags, output);
+      const root = join(outer.root, 'demo');
+      // Its own store always: the demo begins by emptying it.
+      await runDemo({ ...homeAt(root), store: join(root, 'store') }, flags, output);
     });
 }
 

@@ -6,6 +6,7 @@ import { createRequire } from 'node:module';
 import { cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 
+import { openStore } from '../../artifacts/store.js';
 import { CliError, messageOf } from '../cli-error.js';
 import { contextOf } from '../command-context.js';
 import { FleetClient } from '../fleet-client.js';
@@ -30,15 +31,13 @@ export function addDoctorCommand(program: Command): void {
     .description('list what was found of everything that is needed, and what runs')
     .action(async (_flags: unknown, command: Command) => {
       const { home, output } = contextOf(command);
-      const checks = [...toolChecks(), ...(await homeChecks(home))];
+      const checks = [...toolChecks(), await storeCheck(home), ...(await homeChecks(home))];
       if (output === 'json') dataJson(checks);
       else checks.forEach((check) => data(describe(check)));
       const missing = checks.filter((check) => check.state === 'missing');
       if (missing.length > 0) {
-        throw new CliError(
-          'badInput',
-          `missing: ${missing.map((check) => check.name).join(', ')}; "npm run setup" gets them`,
-        );
+        const remedy = missing.some(({ name }) => name !== 'artifact store') ? '; "npm run setup" gets programs' : '';
+        throw new CliError('badInput', `missing: ${missing.map((check) => check.name).join(', ')}${remedy}`);
       }
     });
 
@@ -121,6 +120,19 @@ function program(name: string, candidates: string[]): Check {
     if (path !== null) return { name, state: 'ok', detail: path };
   }
   return { name, state: 'absent', detail: `no ${candidates.join(' or ')} on the PATH` };
+}
+
+/** Looks at what is there: a store that nothing was written to yet is made by the first run. */
+async function storeCheck(home: Home): Promise<Check> {
+  const isFolder = home.store.startsWith('/');
+  const check = { name: 'artifact store', detail: home.store };
+  if (isFolder && !existsSync(home.store)) return { ...check, state: 'ok', detail: `${home.store}: made by "up"` };
+  try {
+    await openStore(home.store).probe();
+    return { ...check, state: 'ok', detail: `${home.store}: writes and reads` };
+  } catch (error) {
+    return { ...check, state: 'missing', detail: messageOf(error) };
+  }
 }
 
 async function homeChecks(home: Home): Promise<Check[]> {

@@ -5,8 +5,15 @@ import { constants } from 'node:os';
 import { join } from 'node:path';
 
 import { CliError } from '../cli-error.js';
-import { contextOf, wholeNumber } from '../command-context.js';
-import { type Home, type ProcessTable, readProcessTable } from '../home.js';
+import { contextOf, wholeNumber, withStore } from '../command-context.js';
+import {
+  type Home,
+  isRemoteStore,
+  keepStoreAddress,
+  type ProcessTable,
+  readProcessTable,
+  withStoreAddress,
+} from '../home.js';
 import { down, up } from '../installation.js';
 import { data, dataJson, progress } from '../output.js';
 import { parsePort } from '../ports.js';
@@ -16,6 +23,7 @@ import { type EntryPoint, entryPoint } from '../project-paths.js';
 interface UpFlags {
   workers: number;
   threads: number;
+  store?: string;
   temporal?: string;
   temporalPort: number;
   uiPort: number;
@@ -29,13 +37,22 @@ export function addLocalCommands(program: Command): void {
     .description('start the Temporal server, the controller and workers; they are kept running until "down"')
     .option('--workers <n>', 'worker processes', wholeNumber('--workers', 0, 1000), 2)
     .option('--threads <n>', 'threads of each worker', wholeNumber('--threads', 1, 1024), 1)
+    .option(
+      '--store <address>',
+      'artifact store of this home from now on: a folder, file:///folder or s3://bucket/prefix',
+    )
     .option('--temporal <host:port>', 'use this Temporal server instead of starting one')
     .option('--temporal-port <port>', 'port of the Temporal server (0: any free one)', parsePort, 0)
     .option('--ui-port <port>', 'port of the Temporal UI (0: any free one)', parsePort, 0)
     .option('--controller-port <port>', 'gRPC port of the controller (0: any free one)', parsePort, 0)
     .option('--metrics-port <port>', 'metrics port of the controller (0: any free one)', parsePort, 0)
     .action(async (flags: UpFlags, command: Command) => {
-      const { home, output } = contextOf(command);
+      const { home: found, output } = contextOf(command);
+      refuseStoreWhileUp(found, flags.store);
+      const home = flags.store === undefined ? found : withStoreAddress(found, flags.store);
+      // The processes would say it too, one after the other, in their logs.
+      if (isRemoteStore(home.store)) await withStore(home, (store) => store.probe());
+      if (flags.store !== undefined) keepStoreAddress(home);
       progress(`starting in ${home.root} …`);
       const { table, already } = await up(home, {
         workers: flags.workers,
@@ -68,6 +85,14 @@ export function addLocalCommands(program: Command): void {
   addProcessCommand(program, 'controller', 'run a controller in the foreground', controllerDefaults);
   addProcessCommand(program, 'worker', 'run a worker in the foreground', workerDefaults);
   addProcessCommand(program, 'serve', 'serve published lists over gRPC in the foreground', serveDefaults);
+}
+
+/** What runs goes on with the store that it was started with. */
+function refuseStoreWhileUp(home: Home, address: string | undefined): void {
+  if (address === undefined) return;
+  const table = readProcessTable(home);
+  if (table === null || !isAlive(table.supervisor)) return;
+  throw new CliError('badInput', `${home.root} is up with the store ${home.store}; "collimate down" first`);
 }
 
 export function describeTable(home: Home, table: ProcessTable): string {
