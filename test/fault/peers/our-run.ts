@@ -68,7 +68,11 @@ export async function runOurs(options: OurOptions): Promise<Trace> {
       const waited = { signal: patience.signal, ref: true };
       const tooLong = (ms: number) => sleep(ms, null, waited).catch(() => null);
       const result = await Promise.race([
-        cluster.result(plan.runId),
+        // A run that gives up after the fault is a result; before it, a mistake.
+        cluster.result(plan.runId).catch((error: unknown) => {
+          if (trace.faultMs === null) throw error;
+          return null;
+        }),
         tooLong(RUN_DEADLINE_MS + (fault?.watchMs ?? 0)),
         ...(fault === null ? [] : [faultCame.then(() => tooLong(fault.watchMs))]),
       ]);
