@@ -83,14 +83,17 @@ export async function runPeer(options: PeerOptions): Promise<Trace> {
   const launcher = spawn(options.python, command(options, folder), {
     stdio: ['ignore', 'pipe', 'pipe'],
     detached: true,
-    // Ray's workers import the training from the scripts' folder.
-    env: { ...process.env, PYTHONPATH: SCRIPTS, OMP_NUM_THREADS: '1', ...env },
+    // Ray's workers import the training from the scripts' folder; a launcher that is killed leaves its own temporary files.
+    env: { ...process.env, PYTHONPATH: SCRIPTS, OMP_NUM_THREADS: '1', TMPDIR: folder, ...env },
   });
   const said: string[] = [];
+  // What a launcher says when it is ended from here is no sign of its own.
+  let watched = true;
   for (const stream of [launcher.stdout, launcher.stderr]) {
     createInterface({ input: stream }).on('line', (line) => {
       said.push(line);
-      if (trace.faultMs !== null && knows.test(line)) trace.signs.push({ by: 'launcher', timeMs: Date.now() });
+      if (watched && trace.faultMs !== null && knows.test(line))
+        trace.signs.push({ by: 'launcher', timeMs: Date.now() });
     });
   }
   const ranks = new Set<number>();
@@ -98,6 +101,7 @@ export async function runPeer(options: PeerOptions): Promise<Trace> {
     await follow({ options, folder, launcher, trace, ranks, said });
     return trace;
   } finally {
+    watched = false;
     await end(launcher, ranks);
     await rm(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
   }
