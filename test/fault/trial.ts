@@ -7,8 +7,6 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { WorkflowExecutionAlreadyStartedError } from '@temporalio/client';
-
 import { STATUS_QUERY, type RunPlan, type RunResult, type RunStatus } from '../../workflows/contract.js';
 import type { FaultCluster } from './fault-cluster.js';
 import { faultMissing, featuresOf, inject } from './injection.js';
@@ -103,7 +101,7 @@ async function runUnder({ schedule, cluster, expectedDigest, deadlineMs }: Trial
   const watch = new RunWatch(plan.runId, cluster.cluster.controllerAddress);
   const ended = new AbortController();
   const startedMs = Date.now();
-  await submitted(cluster, plan);
+  await cluster.cluster.submit(plan);
   const trouble: string[] = [];
   const hurting = hurt(schedule, { cluster, watch, ended: ended.signal, troubles: trouble });
   const end = await runEnd({ cluster, plan, deadlineMs });
@@ -134,21 +132,6 @@ async function runUnder({ schedule, cluster, expectedDigest, deadlineMs }: Trial
     evidence,
   };
   return { row, digest };
-}
-
-/** A Temporal server that has only just started takes calls before it can start workflows. */
-async function submitted(cluster: FaultCluster, plan: RunPlan): Promise<void> {
-  const end = Date.now() + QUIET_TIMEOUT_MS;
-  for (;;) {
-    try {
-      await cluster.cluster.submit(plan);
-      return;
-    } catch (error) {
-      if (error instanceof WorkflowExecutionAlreadyStartedError) return;
-      if (Date.now() > end) throw error;
-      await sleep(POLL_MS);
-    }
-  }
 }
 
 interface Hurt {

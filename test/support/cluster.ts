@@ -9,7 +9,13 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { Client, Connection, type WorkflowHandle } from '@temporalio/client';
+import {
+  Client,
+  Connection,
+  ServiceError,
+  WorkflowExecutionAlreadyStartedError,
+  type WorkflowHandle,
+} from '@temporalio/client';
 
 import { openStore, type ArtifactStore } from '../../orchestrator/artifacts/store.js';
 import { projectRoot } from '../../orchestrator/build-info.js';
@@ -38,6 +44,8 @@ export interface WorkerShape {
   threads?: number;
   /** Address of its own that it listens on, for gRPC and for tensors. */
   host?: string;
+  /** Absent: a folder that the workers of the cluster share. */
+  scratch?: string;
 }
 
 export interface ClusterOptions {
@@ -89,7 +97,9 @@ export class Cluster {
 
   async startTemporal(): Promise<void> {
     const port = String(this.ports.temporal);
-    const args = ['server', 'start-dev', '--headless', '--ip', this.#host, '--port', port, '--log-level', 'error'];
+    // Bound to one address that is not loopback, the development server does not find its own other half.
+    const bindHost = this.#host === '127.0.0.1' ? this.#host : '0.0.0.0';
+    const args = ['server', 'start-dev', '--headless', '--ip', bindHost, '--port', port, '--log-level', 'error'];
     args.push('--db-filename', join(this.folder, 'temporal.db'));
     this.#temporal = this.#child('temporal', requireTemporal().path, args);
     const deadline = Date.now() + 30_000;
@@ -119,11 +129,11 @@ export class Cluster {
     this.controllerMetrics = (await this.#controller.ready()).metrics;
   }
 
-  async startWorker({ id, threads = 1, host }: WorkerShape): Promise<TestChild> {
+  async startWorker({ id, threads = 1, host, scratch }: WorkerShape): Promise<TestChild> {
     const child = this.#child(id, process.execPath, [
       join(ROOT, 'dist/native/worker/main.js'),
       ...['--controller', this.controllerAddress, '--store', this.store.url],
-      ...['--scratch', join(this.folder, 'scratch'), '--id', id, '--threads', String(threads)],
+      ...['--scratch', scratch ?? join(this.folder, 'scratch'), '--id', id, '--threads', String(threads)],
       ...(host === undefined ? [] : ['--listen', `${host}:0`, '--tensor-host', host]),
     ]);
     this.workers.set(id, child);
@@ -173,11 +183,21 @@ export class Cluster {
   }
 
   async submit(plan: RunPlan): Promise<WorkflowHandle> {
-    return await this.client.workflow.start(RUN_WORKFLOW, {
-      taskQueue: TASK_QUEUE,
-      workflowId: plan.runId,
-      args: [plan],
-    });
+    // A Temporal server that has only just started takes calls before it can start workflows.
+    const deadline = Date.now() + 30_000;
+    for (;;) {
+      try {
+        return await this.client.workflow.start(RUN_WORKFLOW, {
+          taskQueue: TASK_QUEUE,
+          workflowId: plan.runId,
+          args: [plan],
+        });
+      } catch (error) {
+        if (error instanceof WorkflowExecutionAlreadyStartedError) return this.client.workflow.getHandle(plan.runId);
+        if (!(error instanceof ServiceError) || Date.now() > deadline) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 200));
+      }
+    }
   }
 
   async result(runId: string): Promise<RunResult> {
@@ -218,6 +238,11 @@ export class Cluster {
   /** Job ids that hold a worker's lease now, as the fleet sees it. */
   async leases(): Promise<string[]> {
     return (await this.#fleet()).flatMap((worker) => (worker.lease === null ? [] : [worker.lease.jobId]));
+  }
+
+  /** Ids of the workers that belong to the fleet now. */
+  async members(): Promise<string[]> {
+    return (await this.#fleet()).map(({ hello }) => hello?.workerId ?? '');
   }
 
   /** Ids of the workers that hold a lease now. */
