@@ -39,6 +39,12 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   });
 }
 
+// Whatever goes wrong here leaves no process and no mount.
+process.on('uncaughtException', (error) => {
+  console.error(error);
+  void fleet.close().finally(() => process.exit(3));
+});
+
 const rows: TrialRow[] = [];
 try {
   console.log(`undisturbed digest ${await fleet.expectedDigest()}`);
@@ -57,7 +63,7 @@ if (values.json) console.log(JSON.stringify(tally));
 else {
   console.log(
     `${String(tally.runs)} runs: ${String(tally.identical)} identical, ${String(tally.different)} different, ` +
-      `${String(tally.lost)} lost, ${String(tally.hangs)} hung, ${String(tally.skipped)} skipped; ` +
+      `${String(tally.lost)} lost, ${String(tally.hangs)} hung, ${String(tally.skipped)} skipped, ${String(tally.broken)} broken; ` +
       `${String(tally.unclean)} left something behind`,
   );
 }

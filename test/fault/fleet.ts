@@ -4,8 +4,8 @@
  */
 import { FaultCluster, type Features } from './fault-cluster.js';
 import { featuresOf } from './injection.js';
-import { drawSchedule, type Schedule } from './schedule.js';
-import { runTrial, scheduleMissing, skippedRow, undisturbedDigest, type TrialRow } from './trial.js';
+import type { Schedule } from './schedule.js';
+import { runTrial, scheduleMissing, emptyRow, undisturbedDigest, type TrialRow } from './trial.js';
 
 /** The undisturbed run has more time: its digest is what all others are held against. */
 const UNDISTURBED_DEADLINE_MS = 180_000;
@@ -18,10 +18,15 @@ export class TrialFleet {
 
   async trial(schedule: Schedule): Promise<TrialRow> {
     const why = scheduleMissing(schedule);
-    if (why !== null) return skippedRow(schedule, why);
+    if (why !== null) return emptyRow(schedule, 'skipped', why);
     const expectedDigest = await this.expectedDigest();
-    const cluster = await this.#clusterWith(featuresOf(schedule));
-    const row = await runTrial({ schedule, cluster, expectedDigest, deadlineMs: this.deadlineMs });
+    let row: TrialRow;
+    try {
+      const cluster = await this.#clusterWith(featuresOf(schedule));
+      row = await runTrial({ schedule, cluster, expectedDigest, deadlineMs: this.deadlineMs });
+    } catch (error) {
+      row = emptyRow(schedule, 'broken', error instanceof Error ? (error.stack ?? error.message) : String(error));
+    }
     if (row.outcome !== 'identical' || row.trouble.length > 0) await this.close();
     return row;
   }
@@ -47,8 +52,4 @@ export class TrialFleet {
     this.#cluster = await FaultCluster.start(features);
     return this.#cluster;
   }
-}
-
-export function trialOf(fleet: TrialFleet, seed: number): Promise<TrialRow> {
-  return fleet.trial(drawSchedule(seed));
 }

@@ -30,7 +30,7 @@ export function tableRows(row: TrialRow): string {
       index === 0 ? String(row.seed) : '',
       fault.fault,
       fault.moment,
-      fault.hit ?? (row.outcome === 'skipped' ? '-' : 'moment did not come'),
+      fault.hit ?? (row.outcome === 'skipped' || row.outcome === 'broken' ? '-' : 'moment did not come'),
       seconds(fault.noticedAfterMs),
       seconds(fault.firstStepAfterMs),
       index === 0 ? String(row.stepsRepeated) : '',
@@ -49,6 +49,7 @@ export interface Tally {
   lost: number;
   hangs: number;
   skipped: number;
+  broken: number;
   /** Runs with the right digest after which something else was not as it must be. */
   unclean: number;
 }
@@ -62,6 +63,7 @@ export function tallyOf(rows: readonly TrialRow[]): Tally {
     lost: count('lost'),
     hangs: count('hung'),
     skipped: count('skipped'),
+    broken: count('broken'),
     unclean: rows.filter((row) => row.outcome === 'identical' && row.trouble.length > 0).length,
   };
 }

@@ -12,14 +12,25 @@ import type { WatchRunResponse__Output } from '../../proto/generated/collimate/v
 import type { Moment, SteppingJob } from './schedule.js';
 
 const RECONNECT_MS = 150;
+/** Steps heard so soon after a fault were done before it. */
+const IN_FLIGHT_MS = 250;
 
 export interface Heard {
   atMs: number;
   event: WatchRunResponse__Output;
 }
 
+export interface RecoveryTimes {
+  /** From the fault to the first word of an incident; null when none was reported. */
+  noticedAfterMs: number | null;
+  /** From the fault to the first new step, after the incident if there was one. */
+  firstStepAfterMs: number | null;
+}
+
 export class RunWatch {
   readonly heard: Heard[] = [];
+  /** When the first word came over each new stream. */
+  readonly #resumedMs: number[] = [];
   readonly #runId: string;
   readonly #seen = new Set<string>();
   readonly #waiters = new Set<() => void>();
@@ -51,6 +62,21 @@ export class RunWatch {
     }
   }
 
+  /** `throughRestart`: the controller itself was restarted, and what was still on the wire from the old one does not count. */
+  recovery(faultAtMs: number, { throughRestart }: { throughRestart: boolean }): RecoveryTimes {
+    const later = this.heard.filter(({ atMs }) => atMs > faultAtMs);
+    const incident = later.find(({ event }) => event.note?.startsWith('incident: '));
+    const back = throughRestart
+      ? (this.#resumedMs.find((atMs) => atMs > faultAtMs) ?? Infinity)
+      : faultAtMs + IN_FLIGHT_MS;
+    const from = Math.max(back, incident?.atMs ?? faultAtMs);
+    const step = later.find(({ atMs, event }) => atMs >= from && event.jobEvent?.step != null);
+    return {
+      noticedAfterMs: incident === undefined ? null : incident.atMs - faultAtMs,
+      firstStepAfterMs: step === undefined ? null : step.atMs - faultAtMs,
+    };
+  }
+
   close(): void {
     this.#closed = true;
     this.#client?.close();
@@ -63,6 +89,7 @@ export class RunWatch {
       this.#client = client;
       await new Promise<void>((resolve) => {
         const stream = client.watchRun({ runId: this.#runId });
+        stream.once('data', () => this.#resumedMs.push(Date.now()));
         stream.on('data', (event: WatchRunResponse__Output) => this.#hear(event));
         stream.on('error', () => resolve());
         stream.on('end', () => resolve());
@@ -116,24 +143,6 @@ export function isMoment(
 function stepOf(event: WatchRunResponse__Output, job: string): number {
   const { jobEvent } = event;
   return jobEvent?.step != null && jobEvent.jobId.endsWith(`/${job}`) ? jobEvent.step.step : -1;
-}
-
-export interface RecoveryTimes {
-  /** From the fault to the first word of an incident; null when none was reported. */
-  noticedAfterMs: number | null;
-  /** From the fault to the first new step, after the incident if there was one. */
-  firstStepAfterMs: number | null;
-}
-
-export function recoveryAfter(heard: readonly Heard[], faultAtMs: number): RecoveryTimes {
-  const later = heard.filter(({ atMs }) => atMs > faultAtMs);
-  const incident = later.find(({ event }) => event.note?.startsWith('incident: '));
-  const from = incident?.atMs ?? faultAtMs;
-  const step = later.find(({ atMs, event }) => atMs >= from && event.jobEvent?.step != null);
-  return {
-    noticedAfterMs: incident === undefined ? null : incident.atMs - faultAtMs,
-    firstStepAfterMs: step === undefined ? null : step.atMs - faultAtMs,
-  };
 }
 
 /** Steps that rank 0 of some job did although the job had been at or beyond them before. */

@@ -13,7 +13,8 @@ import { basename, join } from 'node:path';
 
 import type { DamagedPiece } from './schedule.js';
 
-const DISK_BYTES = 96 * 1024 * 1024;
+/** A few times what a run leaves (some 80 MB with frequent checkpoints), so that only ballast fills it. */
+const DISK_BYTES = 320 * 1024 * 1024;
 const BALLAST = '.ballast';
 const COMMAND_TIMEOUT_MS = 20_000;
 

@@ -1,8 +1,9 @@
 /**
  * One run under its faults: submitted, hurt at the drawn moments, awaited, and then held against what must be true.
  *
- * 1. `digestEqual`: the result has the digest of an undisturbed run. `lost`: the run ended without a result. `hung`: it did
- *    not end before the deadline; every log's tail and the run's status are then part of the row.
+ * 1. `identical`: the result has the digest of an undisturbed run. `lost`: the run ended without a result. `hung`: it did
+ *    not end before the deadline; every log's tail and the run's status are then part of the row. `broken`: the harness
+ *    itself could not do the trial.
  * 2. After the run: the store is whole, no worker holds a lease, no process is there that should not be.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -10,7 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { STATUS_QUERY, type RunPlan, type RunResult, type RunStatus } from '../../workflows/contract.js';
 import type { FaultCluster } from './fault-cluster.js';
 import { faultMissing, featuresOf, inject } from './injection.js';
-import { isMoment, recoveryAfter, RunWatch, stepsRepeated, type RecoveryTimes } from './run-watch.js';
+import { isMoment, RunWatch, stepsRepeated, type RecoveryTimes } from './run-watch.js';
 import { describeFault, describeMoment, TUNE_STEPS, type Fault, type Schedule } from './schedule.js';
 
 const CALL_TIMEOUT_MS = 4_000;
@@ -32,7 +33,7 @@ export interface FaultRow extends RecoveryTimes {
 
 export interface TrialRow {
   seed: number;
-  outcome: 'identical' | 'different' | 'lost' | 'hung' | 'skipped';
+  outcome: 'identical' | 'different' | 'lost' | 'hung' | 'skipped' | 'broken';
   faults: FaultRow[];
   stepsRepeated: number;
   incidents: string[];
@@ -55,11 +56,12 @@ export function scheduleMissing({ faults }: Schedule): string | null {
   return faults.map(faultMissing).find((reason) => reason !== null) ?? null;
 }
 
-export function skippedRow({ seed, faults }: Schedule, why: string): TrialRow {
+/** A trial that was not done, or not to its end. */
+export function emptyRow({ seed, faults }: Schedule, outcome: 'skipped' | 'broken', why: string): TrialRow {
   const rows = faults.map((fault) => faultRow(fault, null));
   return {
     seed,
-    outcome: 'skipped',
+    outcome,
     faults: rows,
     stepsRepeated: 0,
     incidents: [],
@@ -123,7 +125,7 @@ async function runUnder({ schedule, cluster, expectedDigest, deadlineMs }: Trial
     outcome,
     faults: injected.map(({ fault, hit, atMs }) => ({
       ...faultRow(fault, hit),
-      ...(atMs === null ? {} : recoveryAfter(watch.heard, atMs)),
+      ...(atMs === null ? {} : watch.recovery(atMs, { throughRestart: restartsController(fault) })),
     })),
     stepsRepeated: stepsRepeated(watch.heard),
     incidents: incidents.map(({ cause, jobKind }) => `${cause}/${jobKind}`),
@@ -163,9 +165,11 @@ async function hurt(
       let matches;
       if (moment.at === 'recovery') {
         // Awaited in two parts: first the fault before, then the first step after its incident.
-        const sinceMs = (await previous)?.atMs ?? null;
-        if (sinceMs === null) return missed;
-        matches = () => recoveryAfter(watch.heard, sinceMs).firstStepAfterMs !== null;
+        const first = await previous;
+        if (first?.atMs == null) return missed;
+        const sinceMs = first.atMs;
+        const throughRestart = restartsController(first.fault);
+        matches = () => watch.recovery(sinceMs, { throughRestart }).firstStepAfterMs !== null;
       } else {
         matches = isMoment(moment, checkpointIntervals);
       }
@@ -186,6 +190,10 @@ async function hurt(
   const done = await Promise.all(all);
   await Promise.all(overs);
   return done;
+}
+
+function restartsController({ target, kind }: Fault): boolean {
+  return target === 'controller' && (kind === 'kill' || kind === 'preempt');
 }
 
 type RunEnd = { type: 'done'; result: RunResult } | { type: 'lost' | 'hung'; why: string };

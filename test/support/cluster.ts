@@ -66,6 +66,7 @@ export class Cluster {
   #server: TestChild | null = null;
   #temporal: TestChild | null = null;
   #client: Client | null = null;
+  readonly #retired: Client[] = [];
 
   readonly #host: string;
   readonly #launch: (name: string, command: string[]) => string[];
@@ -106,7 +107,8 @@ export class Cluster {
     for (;;) {
       try {
         const connection = await Connection.connect({ address: `${this.#host}:${port}`, connectTimeout: '1s' });
-        await this.#client?.connection.close();
+        // Not closed yet: a call that is being tried again on a closed connection throws where nobody catches it.
+        if (this.#client !== null) this.#retired.push(this.#client);
         this.#client = new Client({ connection });
         await this.#client.workflow.count();
         return;
@@ -260,7 +262,7 @@ export class Cluster {
   }
 
   async close(): Promise<void> {
-    await this.#client?.connection.close();
+    for (const client of [...this.#retired, this.#client]) await client?.connection.close();
     const children = [...this.workers.values(), this.#server, this.#controller, this.#temporal];
     await Promise.all(children.flatMap((child) => (child == null ? [] : [child.kill()])));
     await rm(this.folder, { recursive: true, force: true });
