@@ -38,7 +38,7 @@ describe.skipIf(S3_SERVER_REFUSAL !== null)(`a run on S3${skipped}`, () => {
   });
 
   it('ends with the digest of the same run on a folder, serves its lists and keeps its events', async () => {
-    const cluster = await Cluster.start(WORKERS, { store: server.address('plain') });
+    const cluster = await Cluster.start(WORKERS, { storeUrl: server.address('plain') });
     try {
       const result = await cluster.run(await cluster.plan());
       expect(result.resultDigest).toBe(onFolder.resultDigest);
@@ -72,7 +72,7 @@ describe.skipIf(S3_SERVER_REFUSAL !== null)(`a run on S3${skipped}`, () => {
   });
 
   it('ends with the same digest when a worker is killed, and when the server is away for seconds', async () => {
-    const cluster = await Cluster.start(WORKERS, { store: server.address('faults') });
+    const cluster = await Cluster.start(WORKERS, { storeUrl: server.address('faults') });
     try {
       const plan = await cluster.plan();
       const tuning = cluster.firstEvent(plan.runId, stepOf('tune', 4));

@@ -10,7 +10,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-import { Client, Connection, type WorkflowHandle } from '@temporalio/client';
+import {
+  Client,
+  Connection,
+  ServiceError,
+  WorkflowExecutionAlreadyStartedError,
+  type WorkflowHandle,
+} from '@temporalio/client';
 
 import { openStore, type ArtifactStore } from '../../orchestrator/artifacts/store.js';
 import { projectRoot } from '../../orchestrator/build-info.js';
@@ -19,6 +25,7 @@ import { loadRunFile } from '../../orchestrator/cli/run-file.js';
 import { resolveRun, storeInputs } from '../../orchestrator/cli/run-plan.js';
 import { loadService, makeClient, unary } from '../../orchestrator/fleet/channel.js';
 import type { FleetServiceClient } from '../../proto/generated/collimate/v1/FleetService.js';
+import type { WorkerInfo__Output } from '../../proto/generated/collimate/v1/WorkerInfo.js';
 import type { WatchRunResponse__Output } from '../../proto/generated/collimate/v1/WatchRunResponse.js';
 import {
   RUN_WORKFLOW,
@@ -36,6 +43,19 @@ export const TINY_RUN_FILE = join(ROOT, 'deploy', 'examples', 'tiny.yaml');
 export interface WorkerShape {
   id: string;
   threads?: number;
+  /** Address of its own that it listens on, for gRPC and for tensors. */
+  host?: string;
+  /** Absent: a folder that the workers of the cluster share. */
+  scratch?: string;
+}
+
+export interface ClusterOptions {
+  /** Address that the controller and the Temporal server listen on; the test must reach it. */
+  host?: string;
+  /** Absent: a folder of the cluster's own. */
+  storeUrl?: string;
+  /** Puts a prefix before a process's command, for example one that enters a namespace. It must `exec`: signals go to its pid. */
+  launch?: (name: string, command: string[]) => string[];
 }
 
 export class Cluster {
@@ -47,20 +67,24 @@ export class Cluster {
   #server: TestChild | null = null;
   #temporal: TestChild | null = null;
   #client: Client | null = null;
+  readonly #retired: Client[] = [];
+
+  readonly #host: string;
+  readonly #launch: (name: string, command: string[]) => string[];
 
   private constructor(
     readonly folder: string,
     readonly ports: { temporal: number; controller: number },
-    store: string,
+    { host = '127.0.0.1', storeUrl, launch = (_name, command) => command }: ClusterOptions,
   ) {
-    this.store = openStore(store);
+    this.store = openStore(storeUrl ?? join(folder, 'store'));
+    this.#host = host;
+    this.#launch = launch;
   }
 
-  /** `store` is an address; by default the artifact store is in the cluster's folder. */
-  static async start(workers: WorkerShape[], { store }: { store?: string } = {}): Promise<Cluster> {
+  static async start(workers: WorkerShape[], options: ClusterOptions = {}): Promise<Cluster> {
     const folder = await mkdtemp(join(tmpdir(), 'collimate-test-'));
-    const ports = { temporal: await freePort(), controller: await freePort() };
-    const cluster = new Cluster(folder, ports, store ?? join(folder, 'store'));
+    const cluster = new Cluster(folder, { temporal: await freePort(), controller: await freePort() }, options);
     await mkdir(join(folder, 'logs'));
     try {
       await cluster.startTemporal();
@@ -75,14 +99,17 @@ export class Cluster {
 
   async startTemporal(): Promise<void> {
     const port = String(this.ports.temporal);
-    const args = ['server', 'start-dev', '--headless', '--ip', '127.0.0.1', '--port', port, '--log-level', 'error'];
+    // Bound to one address that is not loopback, the development server does not find its own other half.
+    const bindHost = this.#host === '127.0.0.1' ? this.#host : '0.0.0.0';
+    const args = ['server', 'start-dev', '--headless', '--ip', bindHost, '--port', port, '--log-level', 'error'];
     args.push('--db-filename', join(this.folder, 'temporal.db'));
     this.#temporal = this.#child('temporal', requireTemporal().path, args);
     const deadline = Date.now() + 30_000;
     for (;;) {
       try {
-        const connection = await Connection.connect({ address: `127.0.0.1:${port}`, connectTimeout: '1s' });
-        await this.#client?.connection.close();
+        const connection = await Connection.connect({ address: `${this.#host}:${port}`, connectTimeout: '1s' });
+        // Not closed yet: a call that is being tried again on a closed connection throws where nobody catches it.
+        if (this.#client !== null) this.#retired.push(this.#client);
         this.#client = new Client({ connection });
         await this.#client.workflow.count();
         return;
@@ -98,18 +125,19 @@ export class Cluster {
     const { temporal, controller } = this.ports;
     this.#controller = this.#child('controller', process.execPath, [
       join(ROOT, 'dist/orchestrator/controller/main.js'),
-      ...['--temporal', `127.0.0.1:${String(temporal)}`],
-      ...['--listen', `127.0.0.1:${String(controller)}`, '--metrics', '127.0.0.1:0'],
+      ...['--temporal', `${this.#host}:${String(temporal)}`],
+      ...['--listen', `${this.#host}:${String(controller)}`, '--metrics', '127.0.0.1:0'],
       ...['--store', this.store.url, '--serving', join(this.folder, 'serving')],
     ]);
     this.controllerMetrics = (await this.#controller.ready()).metrics;
   }
 
-  async startWorker({ id, threads = 1 }: WorkerShape): Promise<TestChild> {
+  async startWorker({ id, threads = 1, host, scratch }: WorkerShape): Promise<TestChild> {
     const child = this.#child(id, process.execPath, [
       join(ROOT, 'dist/native/worker/main.js'),
-      ...['--controller', `127.0.0.1:${String(this.ports.controller)}`, '--store', this.store.url],
-      ...['--scratch', join(this.folder, 'scratch'), '--id', id, '--threads', String(threads)],
+      ...['--controller', this.controllerAddress, '--store', this.store.url],
+      ...['--scratch', scratch ?? join(this.folder, 'scratch'), '--id', id, '--threads', String(threads)],
+      ...(host === undefined ? [] : ['--listen', `${host}:0`, '--tensor-host', host]),
     ]);
     this.workers.set(id, child);
     await child.ready();
@@ -130,6 +158,10 @@ export class Cluster {
     ];
     this.#server = this.#child('serve', process.execPath, args);
     return (await this.#server.ready()).address;
+  }
+
+  get controllerAddress(): string {
+    return `${this.#host}:${String(this.ports.controller)}`;
   }
 
   get temporal(): TestChild {
@@ -154,11 +186,21 @@ export class Cluster {
   }
 
   async submit(plan: RunPlan): Promise<WorkflowHandle> {
-    return await this.client.workflow.start(RUN_WORKFLOW, {
-      taskQueue: TASK_QUEUE,
-      workflowId: plan.runId,
-      args: [plan],
-    });
+    // A Temporal server that has only just started takes calls before it can start workflows.
+    const deadline = Date.now() + 30_000;
+    for (;;) {
+      try {
+        return await this.client.workflow.start(RUN_WORKFLOW, {
+          taskQueue: TASK_QUEUE,
+          workflowId: plan.runId,
+          args: [plan],
+        });
+      } catch (error) {
+        if (error instanceof WorkflowExecutionAlreadyStartedError) return this.client.workflow.getHandle(plan.runId);
+        if (!(error instanceof ServiceError) || Date.now() > deadline) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 200));
+      }
+    }
   }
 
   async result(runId: string): Promise<RunResult> {
@@ -186,8 +228,7 @@ export class Cluster {
     runId: string,
     matches: (event: WatchRunResponse__Output) => boolean,
   ): Promise<WatchRunResponse__Output> {
-    const address = `127.0.0.1:${String(this.ports.controller)}`;
-    const client = makeClient<FleetServiceClient>(loadService('FleetService'), address);
+    const client = makeClient<FleetServiceClient>(loadService('FleetService'), this.controllerAddress);
     try {
       return await new Promise((resolve, reject) => {
         const stream = client.watchRun({ runId });
@@ -206,25 +247,38 @@ export class Cluster {
 
   /** Job ids that hold a worker's lease now, as the fleet sees it. */
   async leases(): Promise<string[]> {
-    const address = `127.0.0.1:${String(this.ports.controller)}`;
-    const client = makeClient<FleetServiceClient>(loadService('FleetService'), address);
+    return (await this.#fleet()).flatMap((worker) => (worker.lease === null ? [] : [worker.lease.jobId]));
+  }
+
+  /** Ids of the workers that belong to the fleet now. */
+  async members(): Promise<string[]> {
+    return (await this.#fleet()).map(({ hello }) => hello?.workerId ?? '');
+  }
+
+  /** Ids of the workers that hold a lease now. */
+  async busyWorkers(): Promise<string[]> {
+    return (await this.#fleet()).flatMap(({ hello, lease }) => (lease === null ? [] : [hello?.workerId ?? '']));
+  }
+
+  async #fleet(): Promise<WorkerInfo__Output[]> {
+    const client = makeClient<FleetServiceClient>(loadService('FleetService'), this.controllerAddress);
     try {
-      const { workers } = await unary(client, 'listWorkers', {}, { deadlineMs: 5_000 });
-      return workers.flatMap((worker) => (worker.lease === null ? [] : [worker.lease.jobId]));
+      return (await unary(client, 'listWorkers', {}, { deadlineMs: 5_000 })).workers;
     } finally {
       client.close();
     }
   }
 
   async close(): Promise<void> {
-    await this.#client?.connection.close();
+    for (const client of [...this.#retired, this.#client]) await client?.connection.close();
     const children = [...this.workers.values(), this.#server, this.#controller, this.#temporal];
     await Promise.all(children.flatMap((child) => (child == null ? [] : [child.kill()])));
     await rm(this.folder, { recursive: true, force: true });
   }
 
   #child(name: string, command: string, args: string[]): TestChild {
-    return new TestChild(command, args, join(this.folder, 'logs', `${name}.log`));
+    const [first = command, ...rest] = this.#launch(name, [command, ...args]);
+    return new TestChild(first, rest, join(this.folder, 'logs', `${name}.log`));
   }
 }
 

@@ -1,0 +1,94 @@
+/**
+ * Three machines in miniature: controller and Temporal server on one, a worker on each of two others, every one in a network
+ * namespace with an address of its own and, for the workers, a mount namespace in which no other's scratch can be seen.
+ *
+ * What it models: addresses that are not loopback, 1 ms one way between any two hosts, a cable that is pulled. What it does not:
+ * bandwidth, other clocks, other processors. SHARED_STORE is the one thing that hosts still have in common.
+ */
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+import { Cluster, stepOf } from '../support/cluster.js';
+import { Network, networkMissing } from '../support/network.js';
+
+/** The switch: a folder that all hosts mount. An address of an object store in its place makes them share nothing. */
+const SHARED_STORE = (folder: string): string => process.env['COLLIMATE_TEST_STORE'] ?? join(folder, 'store');
+const HOSTS = ['control', 'w-0', 'w-1'] as const;
+const WORKERS = ['w-0', 'w-1'] as const;
+/** Two cables lie between two hosts. */
+const CABLE = { delayMs: 0.5, loss: 0, seed: 1 };
+const CUT_MS = 6_000;
+const SETTINGS = ['tune.steps=120', 'model.dim=64', 'checkpoints.tune=10'];
+
+const missing = networkMissing();
+
+describe.skipIf(missing !== null)(`across machines${missing === null ? '' : ` (skipped: ${missing})`}`, () => {
+  let undisturbed = '';
+  let folder = '';
+  let network: Network;
+  let cluster: Cluster;
+
+  beforeAll(async () => {
+    const single = await Cluster.start(WORKERS.map((id) => ({ id })));
+    try {
+      undisturbed = (await single.run(await single.plan(SETTINGS))).resultDigest;
+    } finally {
+      await single.close();
+    }
+    folder = mkdtempSync(join(tmpdir(), 'collimate-machines-'));
+    network = await Network.create(HOSTS);
+    for (const host of HOSTS) network.shape(host, CABLE);
+    for (const id of WORKERS) mkdirSync(join(folder, id));
+    cluster = await Cluster.start(
+      WORKERS.map((id) => ({ id, host: network.address(id), scratch: join(folder, id, 'scratch') })),
+      {
+        host: network.address('control'),
+        storeUrl: SHARED_STORE(folder),
+        launch: (name, command) => {
+          const isWorker = (WORKERS as readonly string[]).includes(name);
+          return isWorker
+            ? network.on(name, withDiskOfItsOwn(join(folder, name), command))
+            : network.on('control', command);
+        },
+      },
+    );
+  }, 240_000);
+
+  afterAll(async () => {
+    await cluster?.close();
+    await network?.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  /** Runs the tuning with one host cut off in its middle; resolves with what the run came to. */
+  async function cutInTheMiddle(host: (typeof WORKERS)[number], settings: string[]) {
+    const plan = await cluster.plan([...SETTINGS, ...settings]);
+    const reached = cluster.firstEvent(plan.runId, stepOf('tune', 30));
+    await cluster.submit(plan);
+    await reached;
+    await network.setLink(host, 'down');
+    await sleep(CUT_MS);
+    await network.setLink(host, 'up');
+    const result = await cluster.result(plan.runId);
+    return { result, status: await cluster.status(plan.runId) };
+  }
+
+  it('a worker is cut off in the middle of tune and comes back: the same digest as on one machine', async () => {
+    const { result, status } = await cutInTheMiddle('w-1', []);
+    expect(result.resultDigest).toBe(undisturbed);
+    expect(status.incidents).toMatchObject([{ jobKind: 'tune' }]);
+    // The one that was cut off does not go on for nobody once it is back.
+    await expect.poll(() => cluster.leases(), { timeout: 30_000 }).toEqual([]);
+    await expect.poll(() => cluster.members(), { timeout: 30_000 }).toEqual([...WORKERS]);
+  });
+});
+
+/** The command in a mount namespace where the folder is an empty disk that nobody else sees. */
+function withDiskOfItsOwn(folder: string, command: string[]): string[] {
+  const script = 'mount -t tmpfs -o size=256m,mode=0700 tmpfs "$0" && exec "$@"';
+  return ['unshare', '--mount', '--propagation', 'private', 'sh', '-c', script, folder, ...command];
+}
