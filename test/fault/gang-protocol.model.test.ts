@@ -395,7 +395,7 @@ class World {
   }
 
   #beat({ member, lease }: ModelWorker): void {
-    if (member !== null) this.fleet.beat(member, lease.holder);
+    if (member !== null) this.fleet.beat(member, { lease: lease.holder, progress: null, draining: false });
   }
 
   #leave(worker: ModelWorker): void {

@@ -9,14 +9,13 @@
  * 3. Afterwards nothing of the run is left: its ranks, known by the events, are killed first, since a stopped one hears nothing else.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { projectRoot } from '../../../orchestrator/build-info.js';
-import { readRunLog } from '../../../orchestrator/cli/run-log.js';
 import { type Fault, type Trace, type Work } from './recovery.js';
 
 const POLL_MS = 5;
@@ -130,7 +129,7 @@ async function follow({ options, folder, launcher, trace, ranks, said }: Followi
   for (let offset = 0; ;) {
     // Asked before the events are read: the last of them are there once the launcher is gone.
     const isLastRead = launcherGone;
-    const { lines, next } = readRunLog(folder, offset);
+    const { lines, next } = await wholeLines(join(folder, 'events.ndjson'), offset);
     offset = next;
     for (const line of lines) {
       const { event, rank, pid, time, step = 0, digest } = JSON.parse(line) as PeerEvent;
@@ -184,4 +183,12 @@ function kill(pid: number): void {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
   }
+}
+
+/** Whole lines from a byte offset on; a line that is still being written is left for the next call. */
+async function wholeLines(file: string, offset: number): Promise<{ lines: string[]; next: number }> {
+  const bytes = await readFile(file).catch(() => Buffer.alloc(0));
+  const end = bytes.lastIndexOf(0x0a) + 1;
+  if (end <= offset) return { lines: [], next: offset };
+  return { lines: bytes.subarray(offset, end).toString('utf8').split('\n').filter(Boolean), next: end };
 }
