@@ -22,12 +22,13 @@ function schedule(faults: Partial<Fault>[], gangMax = 3): Schedule {
 }
 
 export const FIXED_SCHEDULES: Record<string, Schedule> = {
-  'a worker is killed while a checkpoint is written, and again on recovery': schedule([
+  'a worker is killed while a checkpoint is written, another preempted on recovery': schedule([
     { moment: { at: 'checkpoint_write', job: 'tune', after: 40 } },
-    { moment: { at: 'recovery' }, pick: 0 },
+    { kind: 'preempt', moment: { at: 'recovery' }, pick: 0 },
   ]),
-  'a worker is killed in rendezvous and stays away: the gang shrinks': schedule([
+  'a worker is killed in rendezvous and stays away, the Temporal server killed after the stage': schedule([
     { moment: { at: 'rendezvous' }, restartAfterMs: null },
+    { target: 'temporal', moment: { at: 'stage_done', stage: 'align_tasks' } },
   ]),
   'the newest checkpoint is damaged before a worker is killed': schedule([
     { kind: 'flip', target: 'store', moment: { at: 'step', job: 'tune', step: 70 } },
@@ -35,10 +36,6 @@ export const FIXED_SCHEDULES: Record<string, Schedule> = {
   'the controller is killed while ranking, a worker while publishing': schedule([
     { target: 'controller', moment: { at: 'rank_shard', shards: 2 } },
     { moment: { at: 'publish' } },
-  ]),
-  'a worker is preempted in tune, the Temporal server killed after the stage': schedule([
-    { kind: 'preempt', moment: { at: 'step', job: 'tune', step: 30 } },
-    { target: 'temporal', moment: { at: 'stage_done', stage: 'align_tasks' } },
   ]),
   'the disk of the store is full for three seconds': schedule([
     { kind: 'full_disk', target: 'store', moment: { at: 'step', job: 'tune', step: 40 }, holdMs: 3_000 },

@@ -16,9 +16,6 @@ import type { Fault, Schedule } from './schedule.js';
 const COMMAND_TIMEOUT_MS = 10_000;
 /** As `collimate up`: a worker that was asked to leave and does not is killed. */
 const PREEMPT_GRACE_MS = 12_000;
-/** Room that a squeezed process has left beyond what it holds. */
-const SQUEEZE_BYTES = 8 * 1024 * 1024;
-
 export interface Injected {
   hit: string;
   /** Resolves when the fault has passed; restarts of the supervisor may still be under way. */
@@ -128,13 +125,13 @@ async function preempt({ restartAfterMs }: Fault, name: string, cluster: FaultCl
   await child.kill();
 }
 
-/** Leaves the process next to no memory to ask for, for a while. */
+/** Leaves the process the memory that it holds and not a page more, for a while. */
 async function squeeze({ holdMs, restartAfterMs }: Fault, name: string, cluster: FaultCluster): Promise<void> {
   const child = cluster.child(name);
   const pid = String(child.process.pid);
   cluster.mayEnd(name, restartAfterMs);
   const heldBytes = Number(/VmSize:\s*(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0) * 1024;
-  prlimit(['--pid', pid, `--as=${String(heldBytes + SQUEEZE_BYTES)}:unlimited`]);
+  prlimit(['--pid', pid, `--as=${String(heldBytes)}:unlimited`]);
   await Promise.race([sleep(holdMs), child.exited]);
   if (!hasEnded(child)) prlimit(['--pid', pid, '--as=unlimited:unlimited']);
 }
