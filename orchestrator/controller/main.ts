@@ -89,6 +89,8 @@ runProcess(async () => {
     }),
     // A waiting gang holds a slot, and what would give its workers back needs one: never let the former crowd out the latter.
     maxConcurrentActivityTaskExecutions: 10_000,
+    // A workflow goes on this long after its controller died; the default is ten seconds.
+    stickyQueueScheduleToStartTimeout: '1 s',
     shutdownGraceTime: '3 s',
     shutdownForceTime: '6 s',
   });

@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { loadService, makeClient } from '../../orchestrator/fleet/channel.js';
 import type { FleetServiceClient } from '../../proto/generated/collimate/v1/FleetService.js';
+import type { Incident } from '../../workflows/contract.js';
 import type { WatchRunResponse__Output } from '../../proto/generated/collimate/v1/WatchRunResponse.js';
 import type { Moment, SteppingJob } from './schedule.js';
 
@@ -62,18 +63,26 @@ export class RunWatch {
     }
   }
 
-  /** `throughRestart`: the controller itself was restarted, and what was still on the wire from the old one does not count. */
-  recovery(faultAtMs: number, { throughRestart }: { throughRestart: boolean }): RecoveryTimes {
-    const later = this.heard.filter(({ atMs }) => atMs > faultAtMs);
-    const incident = later.find(({ event }) => event.note?.startsWith('incident: '));
+  /**
+   * By the run's own journal where it is at hand and the fault became an incident, else by what was heard. `throughRestart`: the
+   * controller itself was restarted, and what was still on the wire from the old one does not count.
+   */
+  recovery(
+    faultAtMs: number,
+    { incidents = [], throughRestart }: { incidents?: Incident[]; throughRestart: boolean },
+  ): RecoveryTimes {
+    const incident = incidents.find(({ phases }) => phases.detected > faultAtMs);
     const back = throughRestart
       ? (this.#resumedMs.find((atMs) => atMs > faultAtMs) ?? Infinity)
       : faultAtMs + IN_FLIGHT_MS;
-    const from = Math.max(back, incident?.atMs ?? faultAtMs);
-    const step = later.find(({ atMs, event }) => atMs >= from && event.jobEvent?.step != null);
+    const note = this.heard.find(({ atMs, event }) => atMs > faultAtMs && /^incident \S+: /.test(event.note ?? ''));
+    const noticedAtMs = incident?.phases.detected ?? note?.atMs;
+    const from = Math.max(back, noticedAtMs ?? faultAtMs);
+    const step = this.heard.find(({ atMs, event }) => atMs >= from && event.jobEvent?.step != null);
+    const firstStepAtMs = incident?.phases.firstStep ?? step?.atMs;
     return {
-      noticedAfterMs: incident === undefined ? null : incident.atMs - faultAtMs,
-      firstStepAfterMs: step === undefined ? null : step.atMs - faultAtMs,
+      noticedAfterMs: noticedAtMs === undefined ? null : noticedAtMs - faultAtMs,
+      firstStepAfterMs: firstStepAtMs === undefined ? null : firstStepAtMs - faultAtMs,
     };
   }
 

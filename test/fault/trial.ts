@@ -125,7 +125,7 @@ async function runUnder({ schedule, cluster, expectedDigest, deadlineMs }: Trial
     outcome,
     faults: injected.map(({ fault, hit, atMs }) => ({
       ...faultRow(fault, hit),
-      ...(atMs === null ? {} : watch.recovery(atMs, { throughRestart: restartsController(fault) })),
+      ...(atMs === null ? {} : watch.recovery(atMs, { incidents, throughRestart: restartsController(fault) })),
     })),
     stepsRepeated: stepsRepeated(watch.heard),
     incidents: incidents.map(({ cause, jobKind }) => `${cause}/${jobKind}`),
