@@ -4,21 +4,29 @@ import { ApplicationFailure, CancelledFailure, Context } from '@temporalio/activ
 import type { FailureCause } from '../../workflows/contract.js';
 import { CorruptArtifactError, NondeterminismError, StoreUnavailableError } from '../artifacts/errors.js';
 
-/** Tries of one activity before a store that does not answer, or an unknown error, becomes the workflow's business. */
-const STORE_TRIES = 6;
+/** Tries of one activity before an unknown error becomes the workflow's business. */
 const UNKNOWN_TRIES = 10;
+/** The same for a store that takes no reads or writes, where the workflow can wait for it and say so. */
+const STORE_TRIES = 3;
 
 export function classified(cause: FailureCause, message: string, workerId: string | null = null): ApplicationFailure {
   return ApplicationFailure.nonRetryable(message, cause, workerId);
 }
 
-/** Runs `body`; store errors become classified failures, others pass and are retried by Temporal. */
-export async function classifyingStoreErrors<T>(body: () => Promise<T>): Promise<T> {
+/**
+ * Runs `body`; store errors become classified failures, others pass and are retried by Temporal. A store that is unavailable is
+ * retried for as long as it takes, unless the workflow wants to hear of it.
+ */
+export async function classifyingStoreErrors<T>(
+  body: () => Promise<T>,
+  { tellsWorkflow = false }: { tellsWorkflow?: boolean } = {},
+): Promise<T> {
   try {
     return await body();
   } catch (error) {
     if (error instanceof StoreUnavailableError) {
-      if (Context.current().info.attempt >= STORE_TRIES) throw classified('store_unavailable', error.message);
+      const enough = tellsWorkflow && Context.current().info.attempt >= STORE_TRIES;
+      if (enough) throw classified('store_unavailable', error.message);
       throw ApplicationFailure.retryable(error.message, 'store_unavailable');
     }
     if (error instanceof CorruptArtifactError) throw classified('corrupt_artifact', error.message);

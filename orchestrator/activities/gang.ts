@@ -66,7 +66,9 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
       const startedMs = Date.now();
       const warmSteps = members.flatMap(({ warmStep }) => (warmStep === null ? [] : [warmStep]));
       const survived = warmSteps.length > 0;
-      const checkpoint = survived ? null : await classifyingStoreErrors(() => store.latestCheckpoint(key));
+      const checkpoint = survived
+        ? null
+        : await classifyingStoreErrors(() => store.latestCheckpoint(key), { tellsWorkflow: true });
       await Promise.all(
         members.map(async (member, rank) => {
           const place = {
