@@ -40,8 +40,8 @@ export interface AcquireRequest extends Attempt {
   spares: number;
   /** Members of the attempt before, in rank order: they may hold the job's state, and come first. */
   keep: GangMember[];
-  /** Worker that the attempt before failed on: not taken again while another will do. */
-  avoid: string | null;
+  /** Workers of `keep` that the job failed on or waited for: not taken again while others will do. */
+  avoid: string[];
   waitSeconds: number;
   /** With `min` workers free, how long to wait for up to `max` before the gang starts smaller. */
   fullGangWaitSeconds: number;
@@ -71,6 +71,10 @@ export interface AwaitRequest extends Attempt {
   /** Answer also once so many workers could be had, the members included, while `spares` stay free; null: never. */
   growTo: number | null;
   spares: number;
+  /** Workers that the gang is not to grow by. */
+  avoid: string[];
+  /** Answer also once one member is far slower than all others and a free worker could take its place. */
+  replaceStragglers: boolean;
   numericsClass: string;
   engineRevision: string;
   stallSeconds: number;
@@ -97,6 +101,8 @@ export type GangEvent =
   | { type: 'checkpoint'; step: number; stepsTotal: number }
   /** So many workers could be had, the members included. */
   | { type: 'workers_free'; count: number }
+  /** The gang runs on, at the pace of one member. */
+  | { type: 'straggler'; seen: GangFailure }
   | { type: 'finished'; step: number; stepsTotal: number; result: JobResult }
   | { type: 'stopped'; step: number }
   /** Left the gang because it was asked to; every member waits with its state. */

@@ -44,6 +44,7 @@ export type FailureCause =
   | 'worker_lost'
   | 'worker_hung'
   | 'preempted'
+  | 'straggler'
   | 'peer_lost'
   | 'out_of_memory'
   | 'nan_loss'

@@ -71,6 +71,13 @@ describe('failure policy', () => {
     expect(decide(second.state, failure('worker_lost', 90)).state.memorySaving).toBe(2);
   });
 
+  it('replaces stragglers twice in a job, whatever progress it makes', () => {
+    expect(retriesOf('straggler', (count) => 50 * count)).toBe(2);
+    const first = decide(FRESH, failure('straggler', 50)).state;
+    const afterwards = decide(first, failure('worker_lost', 90)).state;
+    expect(afterwards.failures).toEqual({ straggler: 1, worker_lost: 1 });
+  });
+
   it('waits for a store that takes no writes', () => {
     expect(decide(FRESH, failure('store_unavailable')).decision.action).toBe('wait_for_store');
     expect(retriesOf('store_unavailable')).toBeGreaterThan(100);

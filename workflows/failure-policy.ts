@@ -15,6 +15,8 @@ const BUDGETS: Record<FailureCause, number> = {
   worker_hung: 8,
   // Nobody's fault: a cluster that takes its machines back may do so all day.
   preempted: 100,
+  // Where every worker is slow by turns, replacing them only costs.
+  straggler: 2,
   peer_lost: 8,
   out_of_memory: 3,
   nan_loss: 2,
@@ -40,8 +42,10 @@ export const FRESH: RetryState = { failures: {}, bestStep: 0, memorySaving: 0, n
 
 export function decide(before: RetryState, failure: GangFailure): { state: RetryState; decision: Decision } {
   const { cause, step } = failure;
-  const progressed = step > before.bestStep;
-  const failures = progressed ? {} : { ...before.failures };
+  // A straggler's gang always makes progress: its budget is for the job as a whole.
+  const progressed = step > before.bestStep && cause !== 'straggler';
+  const { straggler } = before.failures;
+  const failures = progressed ? (straggler === undefined ? {} : { straggler }) : { ...before.failures };
   const count = (failures[cause] ?? 0) + 1;
   failures[cause] = count;
   const state: RetryState = { ...before, failures, bestStep: Math.max(before.bestStep, step) };
@@ -64,6 +68,7 @@ export function decide(before: RetryState, failure: GangFailure): { state: Retry
 }
 
 const WORDS: Partial<Record<FailureCause, string>> = {
+  straggler: 'replaced by a free worker',
   out_of_memory: 'activations are recomputed, then one lane at a time',
   nan_loss: 'replayed once from the checkpoint',
   store_unavailable: 'waited until the store took writes again',
@@ -71,5 +76,5 @@ const WORDS: Partial<Record<FailureCause, string>> = {
 
 /** Whether the failed worker is better left alone while another will do. */
 export function isWorkersFault(cause: FailureCause): boolean {
-  return cause === 'worker_lost' || cause === 'worker_hung' || cause === 'preempted' || cause === 'internal';
+  return ['worker_lost', 'worker_hung', 'preempted', 'straggler', 'internal'].includes(cause);
 }

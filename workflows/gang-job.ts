@@ -37,7 +37,7 @@ import type {
   RunPlan,
   StageName,
 } from './contract.js';
-import { decide, FRESH, isWorkersFault } from './failure-policy.js';
+import { decide, FRESH, isWorkersFault, type Decision } from './failure-policy.js';
 import type { Timeline } from './timeline.js';
 
 /** How long the first gang of a job waits to become as large as it may; a later one grows instead. */
@@ -99,7 +99,10 @@ export class GangJob {
   #incident: Incident | null = null;
   /** Step and time of the present attempt's first step, to tell what a repeated one is worth. */
   #firstStep: { step: number; at: number } | null = null;
+  /** The worker that the last failure is put down to. */
   #avoid: string | null = null;
+  /** Workers that a gang of this job was the slower for. */
+  readonly #slow: string[] = [];
   #handedOver = false;
   readonly #releases = new Set<Promise<void>>();
 
@@ -136,6 +139,10 @@ export class GangJob {
         timeline.set(request.name, null, Date.now());
       }
     }
+  }
+
+  #avoided(): string[] {
+    return this.#avoid === null ? this.#slow : [...this.#slow, this.#avoid];
   }
 
   #holdsState(): boolean {
@@ -189,7 +196,7 @@ export class GangJob {
       // A lost member is what the spares are for.
       spares: incident === null ? spares : 0,
       keep: previous.members,
-      avoid: this.#avoid,
+      avoid: this.#avoided(),
       waitSeconds: plan.fleet.waitSeconds,
       fullGangWaitSeconds: this.#holdsState() ? 0 : FULL_GANG_WAIT_SECONDS,
     });
@@ -238,13 +245,18 @@ export class GangJob {
     const { jobId, progress } = this.#options;
     let untilFirstStep = fresh;
     let growing = true;
+    let replacing = this.#members.length > 1;
     if (fresh) this.#firstStep = null;
     for (;;) {
-      const event = await this.#nextEvent({ untilFirstStep, growing });
+      const event = await this.#nextEvent({ untilFirstStep, growing, replacing });
       switch (event.type) {
         case 'first_step':
           untilFirstStep = false;
           await this.#onFirstStep(event);
+          break;
+        case 'straggler':
+          replacing = false;
+          await this.#replace(event.seen);
           break;
         case 'workers_free':
           growing = false;
@@ -272,7 +284,7 @@ export class GangJob {
           progress.step = Math.max(progress.step, event.step);
           if (event.type === 'finished') progress.stepsTotal = event.stepsTotal;
           if (event.type === 'stopped') progress.checkpointStep = Math.max(progress.checkpointStep, event.step);
-          if (event.type !== 'failed' && this.#incident !== null) await this.#closeIncident(null);
+          if (event.type === 'finished' || event.type === 'stopped') await this.#closeIncident(null);
           return event;
       }
     }
@@ -282,6 +294,7 @@ export class GangJob {
   async #nextEvent(options: {
     untilFirstStep: boolean;
     growing: boolean;
+    replacing: boolean;
   }): Promise<GangEvent | { type: 'limits_changed' }> {
     const { spec, progress } = this.#options;
     const { plan, pin } = this.#host;
@@ -296,6 +309,8 @@ export class GangJob {
         untilFirstStep: options.untilFirstStep,
         growTo: options.growing && this.#members.length < max ? max : null,
         spares,
+        avoid: this.#slow,
+        replaceStragglers: options.replacing && !options.untilFirstStep,
         numericsClass: spec.numericsClass,
         engineRevision: pin.engineRevision,
         stallSeconds: plan.limits.stallSeconds,
@@ -343,13 +358,46 @@ export class GangJob {
 
   /** Records the failure and does what its class asks for; a result when the job turns out to be done. */
   async #recover(failure: GangFailure): Promise<JobResult | null> {
-    const { request, spec, jobId } = this.#options;
-    const { plan, stage, timeline, retries, incidents } = this.#host;
-    const { state, decision } = decide(this.#retry(), failure);
-    retries[jobId] = state;
-    const { cause, message, workerId, rank, step, lastProgressAt, detectedAt, log } = failure;
+    const { request, spec } = this.#options;
     // One that came before the recovery from another was over.
     await this.#closeIncident(null);
+    const decision = this.#decide(failure);
+    const { cause, message, lastProgressAt } = failure;
+    const { timeline } = this.#host;
+    timeline.set(request.name, `recovery:${cause}`, Date.now());
+    if (lastProgressAt !== null) timeline.lose((Date.now() - lastProgressAt) / 1000, `recovery:${cause}`);
+    await this.#openIncident(failure, decision);
+    if (decision.action === 'give_up') {
+      throw ApplicationFailure.nonRetryable(`${request.name}: ${message} (${decision.words})`, cause);
+    }
+    this.#avoid = isWorkersFault(cause) ? failure.workerId : null;
+    if (decision.action === 'wait_for_store') await this.#untilStoreTakesWrites(message);
+    if (decision.waitMs > 0) await sleep(decision.waitMs);
+    // A worker may have been lost between its commit and its last word.
+    const { result } = await quick.lookUpJob(spec);
+    if (result !== null) await this.#closeIncident(null);
+    return result;
+  }
+
+  /** Has the gang leave its slowest member, as long as the budget for that lasts; the gang runs on until it has regrouped. */
+  async #replace(seen: GangFailure): Promise<void> {
+    const decision = this.#decide(seen);
+    if (decision.action === 'give_up' || seen.workerId === null) return;
+    this.#slow.push(seen.workerId);
+    await this.#openIncident(seen, decision);
+    await quick.regroupGang({ ...this.#attemptRef(), members: this.#members });
+  }
+
+  #decide(failure: GangFailure): Decision {
+    const { state, decision } = decide(this.#retry(), failure);
+    this.#host.retries[this.#options.jobId] = state;
+    return decision;
+  }
+
+  async #openIncident(failure: GangFailure, { words }: Decision): Promise<void> {
+    const { request } = this.#options;
+    const { plan, stage, incidents } = this.#host;
+    const { cause, message, workerId, rank, step, lastProgressAt, detectedAt, log } = failure;
     const incident: Incident = {
       id: `${request.name}#${String(this.#epoch)}`,
       stage,
@@ -360,7 +408,7 @@ export class GangJob {
       workerId,
       rank,
       epoch: this.#epoch,
-      action: decision.words,
+      action: words,
       failedAtStep: step,
       resumedFromStep: step,
       phases: {
@@ -374,20 +422,8 @@ export class GangJob {
       log,
     };
     incidents.push(incident);
-    timeline.set(request.name, `recovery:${cause}`, Date.now());
-    if (lastProgressAt !== null) timeline.lose((Date.now() - lastProgressAt) / 1000, `recovery:${cause}`);
-    await quick.recordIncident(plan.runId, incident, 'opened');
-    if (decision.action === 'give_up') {
-      throw ApplicationFailure.nonRetryable(`${request.name}: ${message} (${decision.words})`, cause);
-    }
     this.#incident = incident;
-    this.#avoid = isWorkersFault(cause) ? workerId : null;
-    if (decision.action === 'wait_for_store') await this.#untilStoreTakesWrites(message);
-    if (decision.waitMs > 0) await sleep(decision.waitMs);
-    // A worker may have been lost between its commit and its last word.
-    const { result } = await quick.lookUpJob(spec);
-    if (result !== null) await this.#closeIncident(null);
-    return result;
+    await quick.recordIncident(plan.runId, incident, 'opened');
   }
 
   async #untilStoreTakesWrites(reason: string): Promise<void> {
@@ -460,6 +496,7 @@ const CAUSES: ReadonlySet<string> = new Set<FailureCause>([
   'worker_lost',
   'worker_hung',
   'preempted',
+  'straggler',
   'peer_lost',
   'out_of_memory',
   'nan_loss',

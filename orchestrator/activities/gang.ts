@@ -7,6 +7,7 @@
 import type { Activities, AwaitRequest, GangEvent } from '../../workflows/activity-contract.js';
 import { canonicalJson } from '../artifacts/job-key.js';
 import { GangLeases, ReserveRefusedError, TooFewWorkersError } from '../fleet/gang-leases.js';
+import type { GangWatch } from '../fleet/gang-watch.js';
 import type { ActivityDependencies } from './dependencies.js';
 import { classified, classifyingStoreErrors } from './failures.js';
 import { withHeartbeats } from './heartbeat.js';
@@ -39,6 +40,21 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
       if (count <= members.length) freeSinceMs.delete(request.jobId);
       else if (Date.now() - sinceMs >= FREE_MS_MIN) return { type: 'workers_free', count };
       else freeSinceMs.set(request.jobId, sinceMs);
+      await fleet.changed(FREE_POLL_MS);
+    }
+  }
+
+  /** Resolves once one member is far slower than all others and another worker is free to take its place. */
+  async function straggler(
+    watch: GangWatch,
+    { members, ...request }: AwaitRequest,
+    signal: AbortSignal,
+  ): Promise<GangEvent> {
+    for (;;) {
+      signal.throwIfAborted();
+      const seen = watch.straggler;
+      const free = leases.available({ ...request, spares: 0 }, members) - members.length;
+      if (seen !== null && free > 0) return { type: 'straggler', seen };
       await fleet.changed(FREE_POLL_MS);
     }
   }
@@ -105,7 +121,7 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
     },
 
     async awaitGang(request) {
-      const { members, afterStep, untilFirstStep, growTo, stallSeconds, ...attempt } = request;
+      const { members, afterStep, untilFirstStep, growTo, replaceStragglers, stallSeconds, ...attempt } = request;
       const watch = workers.watch(attempt, members, {
         fleet,
         stallSeconds,
@@ -118,6 +134,7 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
           const over = new AbortController();
           const either = AbortSignal.any([signal, over.signal]);
           const waits = [watch.next({ afterStep, untilFirstStep }, either)];
+          if (replaceStragglers) waits.push(straggler(watch, request, either));
           if (growTo !== null) waits.push(workersFree({ ...request, growTo }, either));
           try {
             return await Promise.race(waits);

@@ -106,12 +106,13 @@ export class GangLeases {
 
   /** How many workers a gang with these members could have, them included, if `spares` free ones are left alone. */
   available(
-    request: Pick<AcquireRequest, 'numericsClass' | 'engineRevision' | 'jobId' | 'spares'>,
+    request: Pick<AcquireRequest, 'numericsClass' | 'engineRevision' | 'jobId' | 'spares' | 'avoid'>,
     members: readonly WorkerRef[],
   ): number {
+    const taken = new Set([...members.map(({ workerId }) => workerId), ...request.avoid]);
     const free = this.#fleet
       .compatible(request)
-      .filter(({ lease, workerId }) => lease === null && !members.some((member) => member.workerId === workerId));
+      .filter(({ lease, workerId }) => lease === null && !taken.has(workerId));
     return members.length + Math.max(0, free.length - request.spares);
   }
 
@@ -124,11 +125,12 @@ export class GangLeases {
     await Promise.all([...members, ...strays].map((member) => this.#giveBack(member, attempt)));
   }
 
-  /** Compatible workers that are free or this job's own, without the one to avoid while there are enough others. */
+  /** Compatible workers, without those to avoid while there are enough others. */
   #candidates(request: AcquireRequest): FleetMember[] {
     const all = this.#fleet.compatible(request);
-    const avoided = request.keep.find(({ workerId }) => workerId === request.avoid);
-    const others = all.filter((member) => member.workerId !== avoided?.workerId || member.address !== avoided.address);
+    // A process that was started again under the same id is another one.
+    const avoided = request.keep.filter(({ workerId }) => request.avoid.includes(workerId));
+    const others = all.filter((member) => !avoided.some((one) => sameProcess(one, member)));
     return others.length >= request.min ? others : all;
   }
 

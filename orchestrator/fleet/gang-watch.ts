@@ -16,6 +16,7 @@ import type { FailureCause, GangMember, JobResult } from '../../workflows/contra
 import { plainReason } from './channel.js';
 import { CHECK_INTERVAL_MS, HangDetector, type MemberSigns } from './hang-detector.js';
 import type { FleetMember } from './registry.js';
+import { StragglerDetector } from './straggler-detector.js';
 
 const REATTACH_TRIES = 2;
 const REATTACH_DELAY_MS = 150;
@@ -56,6 +57,7 @@ export class GangWatch {
   readonly #options: GangWatchOptions;
   readonly #members: MemberState[];
   readonly #hangs: HangDetector;
+  readonly #stragglers: StragglerDetector;
   readonly #hangTimer: NodeJS.Timeout;
   #lastProgressAt: number | null = null;
   #restoredAt: number | null = null;
@@ -83,6 +85,7 @@ export class GangWatch {
       stream: null,
     }));
     this.#hangs = new HangDetector({ stallSeconds: options.stallSeconds, nowMs: Date.now() });
+    this.#stragglers = new StragglerDetector(this.#members.length);
     this.#hangTimer = setInterval(() => {
       this.#checkForHang();
     }, CHECK_INTERVAL_MS);
@@ -122,6 +125,13 @@ export class GangWatch {
 
   get progress(): { step: number; stepsTotal: number; checkpointStep: number } {
     return { step: this.#step, stepsTotal: this.#stepsTotal, checkpointStep: this.#checkpointStep };
+  }
+
+  /** The member that all others wait for at every step, as a failure that it is not yet; null while there is none. */
+  get straggler(): GangFailure | null {
+    const found = this.#end === null ? this.#stragglers.find() : null;
+    const state = this.#members.find((member) => member.rank === found?.rank);
+    return found === null || state === undefined ? null : this.#failure(state, 'straggler', found.message);
   }
 
   close(): void {
@@ -186,6 +196,8 @@ export class GangWatch {
         this.#progressed(event.step.step, { isStep: true });
       }
       this.#stepsTotal = event.step.stepsTotal;
+      const computeSeconds = event.step.metrics['compute_seconds'];
+      if (computeSeconds !== undefined) this.#stragglers.computed(state.rank, computeSeconds);
     } else if (event.checkpoint != null) {
       this.#checkpointStep = Math.max(this.#checkpointStep, event.checkpoint.step);
       this.#wake();

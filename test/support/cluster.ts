@@ -4,7 +4,7 @@
  *
  * Every cluster has a folder and ports of its own; `close` leaves no process and no file behind.
  */
-import { mkdtemp, mkdir, rm } from 'node:fs/promises';
+import { chmod, mkdtemp, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -214,6 +214,15 @@ export class Cluster {
   async run(plan: RunPlan): Promise<RunResult> {
     await this.submit(plan);
     return await this.result(plan.runId);
+  }
+
+  /** Flips the first byte of a stored object. */
+  async damage(digest: string): Promise<void> {
+    const path = join(fileURLToPath(this.store.url), 'objects', digest);
+    const bytes = await readFile(path);
+    bytes[0] = (bytes[0] ?? 0) ^ 0xff;
+    await chmod(path, 0o644);
+    await writeFile(path, bytes);
   }
 
   /** Removes what the store knows of a job, so that it is computed again. */
