@@ -44,7 +44,8 @@ import type { Timeline } from './timeline.js';
 const FULL_GANG_WAIT_SECONDS = 1;
 
 export const quick = proxyActivities<Activities>({
-  startToCloseTimeout: '60 s',
+  startToCloseTimeout: '10 min',
+  heartbeatTimeout: '5 s',
   retry: { initialInterval: '200 ms', backoffCoefficient: 2, maximumInterval: '5 s' },
 });
 const waiting = proxyActivities<Activities>({

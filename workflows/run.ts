@@ -49,7 +49,8 @@ import { rootCause } from './stage.js';
 import { addSeconds, Timeline, totalSeconds } from './timeline.js';
 
 const activities = proxyActivities<Activities>({
-  startToCloseTimeout: '60 s',
+  startToCloseTimeout: '10 min',
+  heartbeatTimeout: '5 s',
   retry: { initialInterval: '200 ms', backoffCoefficient: 2, maximumInterval: '5 s' },
 });
 

@@ -10,7 +10,7 @@ import { GangLeases, ReserveRefusedError, TooFewWorkersError } from '../fleet/ga
 import type { GangWatch } from '../fleet/gang-watch.js';
 import type { ActivityDependencies } from './dependencies.js';
 import { classified, classifyingStoreErrors } from './failures.js';
-import { withHeartbeats } from './heartbeat.js';
+import { cancellationSignal } from './heartbeat.js';
 
 /** Workers must have been free for so long before a gang grows: one that has just joined may be gone again. */
 const FREE_MS_MIN = 1_000;
@@ -60,23 +60,22 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
   }
 
   return {
-    acquireGang: (request) =>
-      withHeartbeats(async (signal) => {
-        const startedMs = Date.now();
-        freeSinceMs.delete(request.jobId);
-        // What an older attempt still says is of no interest any more.
-        workers.endWatch({ jobId: request.jobId, epoch: request.epoch - 1 });
-        try {
-          const acquired = await leases.acquire(request, signal);
-          const labels = { run: request.runId, stage: request.stage };
-          metrics.observe('collimate_queue_wait_duration_seconds', labels, (Date.now() - startedMs) / 1000);
-          return acquired;
-        } catch (error) {
-          if (error instanceof TooFewWorkersError) throw classified('no_workers', error.message);
-          if (error instanceof ReserveRefusedError) throw classified('internal', error.message, error.workerId);
-          throw error;
-        }
-      }),
+    async acquireGang(request) {
+      const startedMs = Date.now();
+      freeSinceMs.delete(request.jobId);
+      // What an older attempt still says is of no interest any more.
+      workers.endWatch({ jobId: request.jobId, epoch: request.epoch - 1 });
+      try {
+        const acquired = await leases.acquire(request, cancellationSignal());
+        const labels = { run: request.runId, stage: request.stage };
+        metrics.observe('collimate_queue_wait_duration_seconds', labels, (Date.now() - startedMs) / 1000);
+        return acquired;
+      } catch (error) {
+        if (error instanceof TooFewWorkersError) throw classified('no_workers', error.message);
+        if (error instanceof ReserveRefusedError) throw classified('internal', error.message, error.workerId);
+        throw error;
+      }
+    },
 
     async startGang({ members, key, spec, checkpointIntervalSteps, memorySaving, ...attempt }) {
       const startedMs = Date.now();
@@ -129,22 +128,17 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
           events.jobEvent(attempt, member, event);
         },
       });
-      return await withHeartbeats(
-        async (signal) => {
-          const over = new AbortController();
-          const either = AbortSignal.any([signal, over.signal]);
-          const waits = [watch.next({ afterStep, untilFirstStep }, either)];
-          if (replaceStragglers) waits.push(straggler(watch, request, either));
-          if (growTo !== null) waits.push(workersFree({ ...request, growTo }, either));
-          try {
-            return await Promise.race(waits);
-          } finally {
-            over.abort();
-            await Promise.allSettled(waits);
-          }
-        },
-        () => watch.progress,
-      );
+      const over = new AbortController();
+      const signal = AbortSignal.any([cancellationSignal(), over.signal]);
+      const waits = [watch.next({ afterStep, untilFirstStep }, signal)];
+      if (replaceStragglers) waits.push(straggler(watch, request, signal));
+      if (growTo !== null) waits.push(workersFree({ ...request, growTo }, signal));
+      try {
+        return await Promise.race(waits);
+      } finally {
+        over.abort();
+        await Promise.allSettled(waits);
+      }
     },
 
     async stopGang({ members, ...attempt }) {

@@ -1,11 +1,12 @@
 /**
  * The activities, made from what they need. Each answers or fails with a classified, non-retryable failure;
- * anything unclassified is left to Temporal's retry for a while, and is then classified as internal.
+ * anything unclassified is left to Temporal's retry for a while, and is then classified as internal. Each beats while it runs.
  */
 import type { Activities } from '../../workflows/activity-contract.js';
 import type { ActivityDependencies } from './dependencies.js';
 import { endingUnknownErrors } from './failures.js';
 import { gangActivities } from './gang.js';
+import { withHeartbeats } from './heartbeat.js';
 import { jobActivities } from './jobs.js';
 import { runActivities } from './run.js';
 
@@ -19,7 +20,7 @@ export function createActivities(dependencies: ActivityDependencies): Activities
   };
   const entries = Object.entries(activities).map(([name, activity]) => [
     name,
-    endingUnknownErrors(activity as (...args: unknown[]) => Promise<unknown>),
+    withHeartbeats(endingUnknownErrors(activity as (...args: unknown[]) => Promise<unknown>)),
   ]);
   return Object.fromEntries(entries) as Activities;
 }

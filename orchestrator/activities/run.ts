@@ -8,7 +8,7 @@ import { resultDigestOf } from '../artifacts/job-key.js';
 import { publishGeneration, StalePublicationError } from '../serving/publish.js';
 import type { ActivityDependencies } from './dependencies.js';
 import { classified, classifyingStoreErrors } from './failures.js';
-import { withHeartbeats } from './heartbeat.js';
+import { cancellationSignal } from './heartbeat.js';
 
 const STORE_POLL_MS = 1_000;
 
@@ -25,19 +25,19 @@ type RunActivities = Pick<
 
 export function runActivities({ store, events, servingDir }: ActivityDependencies): RunActivities {
   return {
-    awaitStore: () =>
-      withHeartbeats(async (signal) => {
-        for (;;) {
-          signal.throwIfAborted();
-          try {
-            await store.probe();
-            return;
-          } catch (error) {
-            if (!(error instanceof StoreUnavailableError)) throw error;
-          }
-          await sleep(STORE_POLL_MS, undefined, { signal });
+    async awaitStore() {
+      const signal = cancellationSignal();
+      for (;;) {
+        signal.throwIfAborted();
+        try {
+          await store.probe();
+          return;
+        } catch (error) {
+          if (!(error instanceof StoreUnavailableError)) throw error;
         }
-      }),
+        await sleep(STORE_POLL_MS, undefined, { signal });
+      }
+    },
 
     async recordIncident(runId, incident, state) {
       events.incident(runId, incident, state);
@@ -87,7 +87,7 @@ export function runActivities({ store, events, servingDir }: ActivityDependencie
             usersPath: await store.localPath(outputOf(jobs, 'ingest', 'users')),
           },
         });
-      await withHeartbeats(() => classifyingStoreErrors(publish)).catch((error: unknown) => {
+      await classifyingStoreErrors(publish).catch((error: unknown) => {
         if (error instanceof StalePublicationError) throw classified('internal', error.message);
         throw error;
       });

@@ -123,10 +123,6 @@ export class GangWatch {
     }
   }
 
-  get progress(): { step: number; stepsTotal: number; checkpointStep: number } {
-    return { step: this.#step, stepsTotal: this.#stepsTotal, checkpointStep: this.#checkpointStep };
-  }
-
   /** The member that all others wait for at every step, as a failure that it is not yet; null while there is none. */
   get straggler(): GangFailure | null {
     const found = this.#end === null ? this.#stragglers.find() : null;
