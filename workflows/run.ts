@@ -171,11 +171,7 @@ class Run {
     await activities.recordRunState(plan.runId, null, 'running');
     const pin = await long.pinRun(plan);
     this.#status.numericsClass = pin.numericsClass;
-    const jobs = await this.#runStages(pin);
-    let generation: string | null = null;
-    if (plan.publish && (await this.#approved())) {
-      generation = await long.publishGeneration({ plan, jobs, epoch: Date.now() });
-    }
+    const { jobs, generation } = await this.#compute(pin);
     this.#status.result = await activities.finishRun({ plan, pin, jobs, generation });
     this.#status.state = 'done';
     this.#status.seconds = addSeconds(this.#status.seconds, this.#timeline.seconds(Date.now()));
@@ -183,17 +179,22 @@ class Run {
     return this.#status.result;
   }
 
-  async #runStages(pin: RunPin): Promise<Record<string, JobResult>> {
+  /** All stages and the publication, again from the first stage where an artifact turns out to be damaged. */
+  async #compute(pin: RunPin): Promise<{ jobs: Record<string, JobResult>; generation: string | null }> {
+    const plan = this.#plan;
     for (let rebuilds = 0; ; rebuilds++) {
       const jobs: Record<string, JobResult> = {};
       try {
         for (const [name, workflowType] of this.#stages) await this.#runStage(name, workflowType, pin, jobs);
-        return jobs;
+        const publishes = plan.publish && (await this.#approved());
+        const generation = publishes ? await long.publishGeneration({ plan, jobs, epoch: Date.now() }) : null;
+        return { jobs, generation };
       } catch (error) {
         const root = rootCause(error);
         const damaged = root instanceof ApplicationFailure && root.type === 'corrupt_artifact';
         if (!damaged || rebuilds === REBUILDS_MAX) throw error;
         this.#takePartial(error, 'waiting');
+        await activities.recordNote(plan.runId, `going through the stages again: ${root.message}`);
       }
     }
   }

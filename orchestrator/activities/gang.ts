@@ -130,9 +130,11 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
       });
       const over = new AbortController();
       const signal = AbortSignal.any([cancellationSignal(), over.signal]);
-      const waits = [watch.next({ afterStep, untilFirstStep }, signal)];
-      if (replaceStragglers) waits.push(straggler(watch, request, signal));
+      const waits: Promise<GangEvent>[] = [];
+      // First, where several are ready at once: checkpoints may come faster than one wait follows the other.
       if (growTo !== null) waits.push(workersFree({ ...request, growTo }, signal));
+      if (replaceStragglers) waits.push(straggler(watch, request, signal));
+      waits.push(watch.next({ afterStep, untilFirstStep }, signal));
       try {
         return await Promise.race(waits);
       } finally {

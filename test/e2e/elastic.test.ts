@@ -6,7 +6,7 @@ import { totalSeconds } from '../../workflows/timeline.js';
 import { Cluster, stepOf } from '../support/cluster.js';
 
 /** Long enough for a gang to change several times under way. */
-const LONG = ['tune.steps=500', 'tune.batchSequences=128', 'checkpoints.tune=20'];
+const LONG = ['tune.steps=900', 'tune.batchSequences=128', 'checkpoints.tune=30'];
 
 let cluster: Cluster;
 let undisturbed = '';
