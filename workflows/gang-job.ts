@@ -36,6 +36,7 @@ import type {
   RunPin,
   RunPlan,
   StageName,
+  TimelineSnapshot,
 } from './contract.js';
 import { decide, FRESH, isWorkersFault } from './failure-policy.js';
 import type { Timeline } from './timeline.js';
@@ -70,6 +71,8 @@ export interface GangJobHost {
   readonly pin: RunPin;
   readonly stage: StageName;
   readonly timeline: Timeline;
+  /** Up to now, the stages before included. */
+  secondsOfRun(): TimelineSnapshot;
   isPaused(): boolean;
   fleet(): FleetLimits;
   nextEpoch(jobId: string): number;
@@ -191,6 +194,7 @@ export class GangJob {
       keep: previous.members,
       avoid: this.#avoid,
       waitSeconds: plan.fleet.waitSeconds,
+      timeline: this.#host.secondsOfRun(),
       fullGangWaitSeconds: this.#holdsState() ? 0 : FULL_GANG_WAIT_SECONDS,
     });
     this.#members = acquired.members;
@@ -299,6 +303,7 @@ export class GangJob {
         numericsClass: spec.numericsClass,
         engineRevision: pin.engineRevision,
         stallSeconds: plan.limits.stallSeconds,
+        timeline: this.#host.secondsOfRun(),
       }),
     );
     let settled = false;

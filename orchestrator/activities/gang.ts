@@ -5,6 +5,7 @@
  * 2. The state that a member holds is worth more than a checkpoint: a gang with such a member starts from there.
  */
 import type { Activities, AwaitRequest, GangEvent } from '../../workflows/activity-contract.js';
+import { advanced } from '../../workflows/timeline.js';
 import { canonicalJson } from '../artifacts/job-key.js';
 import { GangLeases, ReserveRefusedError, TooFewWorkersError } from '../fleet/gang-leases.js';
 import type { ActivityDependencies } from './dependencies.js';
@@ -44,23 +45,28 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
   }
 
   return {
-    acquireGang: (request) =>
-      withHeartbeats(async (signal) => {
-        const startedMs = Date.now();
-        freeSinceMs.delete(request.jobId);
-        // What an older attempt still says is of no interest any more.
-        workers.endWatch({ jobId: request.jobId, epoch: request.epoch - 1 });
-        try {
-          const acquired = await leases.acquire(request, signal);
-          const labels = { run: request.runId, stage: request.stage };
-          metrics.observe('collimate_queue_wait_duration_seconds', labels, (Date.now() - startedMs) / 1000);
-          return acquired;
-        } catch (error) {
-          if (error instanceof TooFewWorkersError) throw classified('no_workers', error.message);
-          if (error instanceof ReserveRefusedError) throw classified('internal', error.message, error.workerId);
-          throw error;
-        }
-      }),
+    acquireGang: ({ timeline, ...request }) =>
+      withHeartbeats(
+        async (signal) => {
+          const startedMs = Date.now();
+          freeSinceMs.delete(request.jobId);
+          // What an older attempt still says is of no interest any more.
+          workers.endWatch({ jobId: request.jobId, epoch: request.epoch - 1 });
+          try {
+            const acquired = await leases.acquire(request, signal);
+            const labels = { run: request.runId, stage: request.stage };
+            metrics.observe('collimate_queue_wait_duration_seconds', labels, (Date.now() - startedMs) / 1000);
+            return acquired;
+          } catch (error) {
+            if (error instanceof TooFewWorkersError) throw classified('no_workers', error.message);
+            if (error instanceof ReserveRefusedError) throw classified('internal', error.message, error.workerId);
+            throw error;
+          }
+        },
+        () => {
+          events.seconds(request.runId, advanced(timeline, Date.now()));
+        },
+      ),
 
     async startGang({ members, key, spec, checkpointIntervalSteps, memorySaving, ...attempt }) {
       const startedMs = Date.now();
@@ -103,7 +109,7 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
     },
 
     async awaitGang(request) {
-      const { members, afterStep, untilFirstStep, growTo, stallSeconds, ...attempt } = request;
+      const { members, afterStep, untilFirstStep, growTo, stallSeconds, timeline, ...attempt } = request;
       const watch = workers.watch(attempt, members, {
         fleet,
         stallSeconds,
@@ -124,7 +130,10 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
             await Promise.allSettled(waits);
           }
         },
-        () => watch.progress,
+        () => {
+          events.seconds(attempt.runId, advanced(timeline, Date.now()));
+          return watch.progress;
+        },
       );
     },
 
