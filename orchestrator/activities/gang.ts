@@ -117,6 +117,11 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
           events.jobEvent(attempt, member, event);
         },
       });
+      const tellSeconds = (): void => {
+        events.seconds(attempt.runId, advanced(timeline, Date.now()));
+      };
+      // Checkpoints may come faster than heartbeats, each with a wait of its own.
+      tellSeconds();
       return await withHeartbeats(
         async (signal) => {
           const over = new AbortController();
@@ -131,7 +136,7 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
           }
         },
         () => {
-          events.seconds(attempt.runId, advanced(timeline, Date.now()));
+          tellSeconds();
           return watch.progress;
         },
       );
