@@ -15,6 +15,7 @@ import type {
   RunResult,
   RunSeconds,
   StageName,
+  TimelineSnapshot,
 } from './contract.js';
 
 export interface JobLookUp {
@@ -109,6 +110,11 @@ export type GangEvent =
   | { type: 'parked'; step: number }
   | GangFailure;
 
+/** What waits also keeps the metrics of the run's time current meanwhile: that costs no history. */
+interface Timed {
+  timeline: TimelineSnapshot;
+}
+
 export interface Activities {
   /** Chooses the numerics class of the run (the plan's, or that of the first worker by id) and the engine revision. */
   pinRun(plan: RunPlan): Promise<RunPin>;
@@ -117,14 +123,14 @@ export interface Activities {
    * Leases between `min` and `max` workers, all or none. Fails with `no_workers` when too few have joined for `waitSeconds`.
    * Members of `keep` that are not in the new gang still have the old attempt's lease.
    */
-  acquireGang(request: AcquireRequest): Promise<Acquired>;
+  acquireGang(request: AcquireRequest & Timed): Promise<Acquired>;
   /**
    * Starts the job on every member: from the furthest state that a member holds, else from the newest good checkpoint.
    * Answers the step it goes on from.
    */
   startGang(request: StartRequest): Promise<{ resumedFromStep: number }>;
   /** Waits for the next checkpoint, the end or the failure of the attempt. Re-attaches when it is run again. */
-  awaitGang(request: AwaitRequest): Promise<GangEvent>;
+  awaitGang(request: AwaitRequest & Timed): Promise<GangEvent>;
   /** Asks the gang to leave at the next step that all ranks agree on, after a checkpoint. */
   stopGang(request: Attempt & { members: GangMember[] }): Promise<void>;
   /** Asks the gang to leave at the next step that all ranks agree on, every member keeping its state. */
@@ -138,7 +144,8 @@ export interface Activities {
   /** A line in the run's events. */
   recordNote(runId: string, note: string): Promise<void>;
   recordSeconds(runId: string, seconds: RunSeconds): Promise<void>;
-  recordRunState(runId: string, stage: StageName | null, state: string): Promise<void>;
+  /** `failure`: why a run that failed did. */
+  recordRunState(runId: string, stage: StageName | null, state: string, failure?: string | null): Promise<void>;
   /** Switches serving to the published list; answers the generation's name. */
   /** Refused when a publication with a higher epoch came before. */
   publishGeneration(request: { plan: RunPlan; jobs: Record<string, JobResult>; epoch: number }): Promise<string>;

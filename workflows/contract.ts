@@ -158,6 +158,14 @@ export interface Incident {
  */
 export type RunSeconds = Record<string, number>;
 
+/** Where a run's time had gone at a moment, and what it is spent on from then on. */
+export interface TimelineSnapshot {
+  seconds: RunSeconds;
+  purpose: string;
+  /** Unix milliseconds. */
+  atMs: number;
+}
+
 export interface JobProgress {
   kind: JobKind;
   key: string;
@@ -183,6 +191,8 @@ export interface RunStatus {
   name: string;
   state: 'running' | 'paused' | 'waiting_for_approval' | 'done' | 'failed' | 'cancelled';
   numericsClass: string | null;
+  /** What its gangs keep to now. */
+  fleet: FleetLimits;
   stages: StageStatus[];
   incidents: Incident[];
   seconds: RunSeconds;
@@ -243,6 +253,8 @@ export interface StageInput {
   jobs: Record<string, JobResult>;
   paused: boolean;
   fleet: FleetLimits;
+  /** Of the run before this stage. */
+  secondsBefore: RunSeconds;
   carried: {
     active: ActiveAttempt | null;
     incidents: Incident[];

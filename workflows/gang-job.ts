@@ -36,6 +36,7 @@ import type {
   RunPin,
   RunPlan,
   StageName,
+  TimelineSnapshot,
 } from './contract.js';
 import { decide, FRESH, isWorkersFault, type Decision } from './failure-policy.js';
 import type { Timeline } from './timeline.js';
@@ -71,6 +72,8 @@ export interface GangJobHost {
   readonly pin: RunPin;
   readonly stage: StageName;
   readonly timeline: Timeline;
+  /** Up to now, the stages before included. */
+  secondsOfRun(): TimelineSnapshot;
   isPaused(): boolean;
   fleet(): FleetLimits;
   nextEpoch(jobId: string): number;
@@ -199,6 +202,7 @@ export class GangJob {
       keep: previous.members,
       avoid: this.#avoided(),
       waitSeconds: plan.fleet.waitSeconds,
+      timeline: this.#host.secondsOfRun(),
       fullGangWaitSeconds: this.#holdsState() ? 0 : FULL_GANG_WAIT_SECONDS,
     });
     this.#members = acquired.members;
@@ -315,6 +319,7 @@ export class GangJob {
         numericsClass: spec.numericsClass,
         engineRevision: pin.engineRevision,
         stallSeconds: plan.limits.stallSeconds,
+        timeline: this.#host.secondsOfRun(),
       }),
     );
     let settled = false;

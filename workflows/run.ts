@@ -98,6 +98,7 @@ class Run {
   #current: ChildWorkflowHandle<StageWorkflow> | null = null;
   #fleet: FleetLimits;
   #approval: Approval | null = null;
+  #waitsForApproval = false;
   #timedOut = false;
   #stageStartedAt = 0;
 
@@ -111,6 +112,7 @@ class Run {
       name: plan.name,
       state: 'running',
       numericsClass: plan.numericsClass,
+      fleet: this.#fleet,
       stages: this.#stages.map(([name]) => ({ name, state: 'waiting', jobs: [] })),
       incidents: [],
       seconds: {},
@@ -120,7 +122,7 @@ class Run {
     const validator = (): void => {
       this.#refuseWhenOver();
     };
-    setHandler(statusQuery, () => this.#status);
+    setHandler(statusQuery, () => this.#present());
     setHandler(pauseUpdate, () => this.#setPaused(true), { validator });
     setHandler(resumeUpdate, () => this.#setPaused(false), { validator });
     setHandler(scaleUpdate, (limits) => this.#scale(limits), {
@@ -161,7 +163,7 @@ class Run {
       throw failure;
     } finally {
       limit.cancel();
-      await CancellationScope.nonCancellable(() => activities.recordSeconds(runId, this.#status.seconds));
+      await CancellationScope.nonCancellable(() => activities.recordSeconds(runId, this.#present().seconds));
     }
   }
 
@@ -173,8 +175,8 @@ class Run {
     this.#status.numericsClass = pin.numericsClass;
     const { jobs, generation } = await this.#compute(pin);
     this.#status.result = await activities.finishRun({ plan, pin, jobs, generation });
+    this.#status.seconds = this.#present().seconds;
     this.#status.state = 'done';
-    this.#status.seconds = addSeconds(this.#status.seconds, this.#timeline.seconds(Date.now()));
     await activities.recordRunState(plan.runId, null, 'done');
     return this.#status.result;
   }
@@ -210,7 +212,8 @@ class Run {
     if (stage === undefined) throw new Error(`the status has no stage ${name}`);
     stage.state = 'running';
     await activities.recordRunState(plan.runId, name, 'running');
-    const input: StageInput = { plan, pin, jobs, paused: false, fleet: this.#fleet, carried: null };
+    const secondsBefore = this.#present().seconds;
+    const input: StageInput = { plan, pin, jobs, paused: false, fleet: this.#fleet, secondsBefore, carried: null };
     this.#timeline.pause(Date.now());
     this.#stageStartedAt = Date.now();
     try {
@@ -234,7 +237,7 @@ class Run {
       this.#timeline.goOn(Date.now());
     }
     await activities.recordRunState(plan.runId, name, 'done');
-    await activities.recordSeconds(plan.runId, this.#status.seconds);
+    await activities.recordSeconds(plan.runId, this.#present().seconds);
   }
 
   /** What the stage accounts for; the rest between its start and its end is orchestration. */
@@ -246,11 +249,14 @@ class Run {
   async #approved(): Promise<boolean> {
     if (!this.#plan.approval) return true;
     if (this.#approval === null) {
-      this.#status.state = 'waiting_for_approval';
+      this.#waitsForApproval = true;
+      // A run that was paused meanwhile stays so, and its decision is acted on when it is resumed.
+      if (this.#status.state === 'running') this.#status.state = 'waiting_for_approval';
       await activities.recordRunState(this.#plan.runId, null, this.#status.state);
       this.#timeline.set('run', 'approval', Date.now());
-      await condition(() => this.#approval !== null);
+      await condition(() => this.#approval !== null && this.#status.state !== 'paused');
       this.#timeline.set('run', null, Date.now());
+      this.#waitsForApproval = false;
       this.#status.state = 'running';
     }
     const approval = this.#approval;
@@ -265,23 +271,38 @@ class Run {
       this.#plan.runId,
       `${approval.approved ? 'approval' : 'rejection'} of the publication received`,
     );
-    return this.#status;
+    return this.#present();
   }
 
   async #setPaused(paused: boolean): Promise<RunStatus> {
-    this.#status.state = paused ? 'paused' : 'running';
+    const unpaused = this.#waitsForApproval && this.#approval === null ? 'waiting_for_approval' : 'running';
+    this.#status.state = paused ? 'paused' : unpaused;
     await this.#tellStage(setPausedSignal, paused);
     await activities.recordRunState(this.#plan.runId, null, this.#status.state);
-    return this.#status;
+    return this.#present();
   }
 
   async #scale(limits: Partial<FleetLimits>): Promise<RunStatus> {
     this.#fleet = checkedLimits({ ...this.#fleet, ...limits });
+    this.#status.fleet = this.#fleet;
     await this.#tellStage(setFleetSignal, this.#fleet);
     const { min, max, spares } = this.#fleet;
     const words = `gangs of ${String(min)} to ${String(max)} workers from now on, ${String(spares)} left as spares`;
     await activities.recordNote(this.#plan.runId, words);
-    return this.#status;
+    return this.#present();
+  }
+
+  /** The status with the time up to now; that of a stage under way is with the stage. */
+  #present(): RunStatus {
+    const status = this.#status;
+    return this.#isOver()
+      ? status
+      : { ...status, seconds: addSeconds(status.seconds, this.#timeline.seconds(Date.now())) };
+  }
+
+  #isOver(): boolean {
+    const { state } = this.#status;
+    return state === 'done' || state === 'failed' || state === 'cancelled';
   }
 
   async #tellStage<Arg>(signal: ReturnType<typeof defineSignal<[Arg]>>, value: Arg): Promise<void> {
@@ -294,8 +315,8 @@ class Run {
   }
 
   #refuseWhenOver(): void {
+    if (!this.#isOver()) return;
     const { state } = this.#status;
-    if (state !== 'done' && state !== 'failed' && state !== 'cancelled') return;
     throw ApplicationFailure.nonRetryable(`run ${this.#plan.runId} is ${state}; only a run under way can be changed`);
   }
 
@@ -330,10 +351,12 @@ class Run {
     const state = cancelled ? 'cancelled' : 'failed';
     const root = rootCause(error);
     this.#takePartial(error, state);
+    status.seconds = this.#present().seconds;
     status.state = state;
     status.failure = cancelled ? null : root instanceof Error ? root.message : String(root);
-    status.seconds = addSeconds(status.seconds, this.#timeline.seconds(Date.now()));
-    await CancellationScope.nonCancellable(() => activities.recordRunState(this.#plan.runId, null, state));
+    await CancellationScope.nonCancellable(() =>
+      activities.recordRunState(this.#plan.runId, null, state, status.failure),
+    );
   }
 
   /** What the stage under way had done and seen before it failed. */

@@ -213,12 +213,13 @@ export class Stage {
   }
 
   #host(): GangJobHost {
-    const { plan, pin } = this.#input;
+    const { plan, pin, secondsBefore } = this.#input;
     return {
       plan,
       pin,
       stage: this.#name,
       timeline: this.#timeline,
+      secondsOfRun: () => this.#timeline.snapshot(secondsBefore, Date.now()),
       isPaused: () => this.#paused,
       fleet: () => this.#fleet,
       nextEpoch: (jobId) => (this.#epochs[jobId] = (this.#epochs[jobId] ?? 0) + 1),

@@ -5,7 +5,7 @@
  *    waiting), and to `orchestration` while no job is under way.
  * 2. Time comes in from outside (Unix milliseconds); nothing here reads a clock.
  */
-import type { FailureCause, RunSeconds } from './contract.js';
+import type { FailureCause, RecoveryPhases, RunSeconds, TimelineSnapshot } from './contract.js';
 
 /** `start`: leased, restoring state, forming the gang. `queue`: waiting for workers. `store`: waiting for a store that takes no writes. */
 export type Purpose = 'work' | 'start' | 'queue' | 'paused' | 'store' | 'approval' | `recovery:${FailureCause}`;
@@ -50,10 +50,15 @@ export class Timeline {
     this.#add(to, moved);
   }
 
-  /** Seconds by purpose up to now. */
+  /** Seconds by purpose up to now. Changes nothing: queries ask for it. */
   seconds(nowMs: number): RunSeconds {
-    this.#settle(nowMs);
-    return { ...this.#seconds };
+    const elapsed = this.#running ? Math.max(0, nowMs - this.#lastMs) / 1000 : 0;
+    return elapsed === 0 ? { ...this.#seconds } : addSeconds(this.#seconds, { [this.#best()]: elapsed });
+  }
+
+  /** `before` is added: what came before this timeline. */
+  snapshot(before: RunSeconds, nowMs: number): TimelineSnapshot {
+    return { seconds: addSeconds(before, this.seconds(nowMs)), purpose: this.#best(), atMs: nowMs };
   }
 
   #settle(nowMs: number): void {
@@ -82,6 +87,28 @@ export function addSeconds(a: RunSeconds, b: RunSeconds): RunSeconds {
   const sum = { ...a };
   for (const [purpose, seconds] of Object.entries(b)) sum[purpose] = (sum[purpose] ?? 0) + seconds;
   return sum;
+}
+
+/** What a snapshot has become if the run has been at the same purpose since. */
+export function advanced({ seconds, purpose, atMs }: TimelineSnapshot, nowMs: number): RunSeconds {
+  return addSeconds(seconds, { [purpose]: Math.max(0, nowMs - atMs) / 1000 });
+}
+
+/** Phases of a recovery in order, with their ends; each begins where the one before ends, the first at the last progress. */
+export function recoveryPhases(phases: RecoveryPhases): { phase: string; at: number | null; seconds: number | null }[] {
+  let before = phases.lastProgress;
+  const ends: [string, number | null][] = [
+    ['detect', phases.detected],
+    ['fence', phases.fenced],
+    ['reschedule', phases.rescheduled],
+    ['restore', phases.restored],
+    ['first_step', phases.firstStep],
+  ];
+  return ends.map(([phase, at]) => {
+    const seconds = before === null || at === null ? null : Math.max(0, at - before) / 1000;
+    before = at ?? before;
+    return { phase, at, seconds };
+  });
 }
 
 export function totalSeconds(seconds: RunSeconds): number {

@@ -5,6 +5,7 @@
  * 2. The state that a member holds is worth more than a checkpoint: a gang with such a member starts from there.
  */
 import type { Activities, AwaitRequest, GangEvent } from '../../workflows/activity-contract.js';
+import { advanced } from '../../workflows/timeline.js';
 import { canonicalJson } from '../artifacts/job-key.js';
 import { GangLeases, ReserveRefusedError, TooFewWorkersError } from '../fleet/gang-leases.js';
 import type { GangWatch } from '../fleet/gang-watch.js';
@@ -15,6 +16,7 @@ import { cancellationSignal } from './heartbeat.js';
 /** Workers must have been free for so long before a gang grows: one that has just joined may be gone again. */
 const FREE_MS_MIN = 1_000;
 const FREE_POLL_MS = 250;
+const SECONDS_PACE_MS = 1_000;
 
 type GangActivities = Pick<
   Activities,
@@ -24,6 +26,15 @@ type GangActivities = Pick<
 export function gangActivities(dependencies: ActivityDependencies): GangActivities {
   const { store, fleet, workers, events, metrics, rendezvousAddress } = dependencies;
   const leases = new GangLeases(fleet, workers);
+
+  /** Moves the run's seconds in the metrics while an activity waits: now, since waits may be short, and every second. */
+  function tellSeconds(runId: string, timeline: AwaitRequest['timeline']): NodeJS.Timeout {
+    const tell = (): void => {
+      events.seconds(runId, advanced(timeline, Date.now()));
+    };
+    tell();
+    return setInterval(tell, SECONDS_PACE_MS);
+  }
 
   /** By job id, since when its gang could have more members; one wait for an event may be shorter than it takes to tell. */
   const freeSinceMs = new Map<string, number>();
@@ -60,7 +71,8 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
   }
 
   return {
-    async acquireGang(request) {
+    async acquireGang({ timeline, ...request }) {
+      const telling = tellSeconds(request.runId, timeline);
       const startedMs = Date.now();
       freeSinceMs.delete(request.jobId);
       // What an older attempt still says is of no interest any more.
@@ -74,6 +86,8 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
         if (error instanceof TooFewWorkersError) throw classified('no_workers', error.message);
         if (error instanceof ReserveRefusedError) throw classified('internal', error.message, error.workerId);
         throw error;
+      } finally {
+        clearInterval(telling);
       }
     },
 
@@ -120,7 +134,8 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
     },
 
     async awaitGang(request) {
-      const { members, afterStep, untilFirstStep, growTo, replaceStragglers, stallSeconds, ...attempt } = request;
+      const { members, afterStep, untilFirstStep, growTo, replaceStragglers, stallSeconds, timeline, ...attempt } =
+        request;
       const watch = workers.watch(attempt, members, {
         fleet,
         stallSeconds,
@@ -128,6 +143,7 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
           events.jobEvent(attempt, member, event);
         },
       });
+      const telling = tellSeconds(attempt.runId, timeline);
       const over = new AbortController();
       const signal = AbortSignal.any([cancellationSignal(), over.signal]);
       const waits: Promise<GangEvent>[] = [];
@@ -138,6 +154,7 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
       try {
         return await Promise.race(waits);
       } finally {
+        clearInterval(telling);
         over.abort();
         await Promise.allSettled(waits);
       }

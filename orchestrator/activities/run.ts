@@ -9,6 +9,7 @@ import { publishGeneration, StalePublicationError } from '../serving/publish.js'
 import type { ActivityDependencies } from './dependencies.js';
 import { classified, classifyingStoreErrors } from './failures.js';
 import { cancellationSignal } from './heartbeat.js';
+import { FAILURE_NOTE } from './run-notes.js';
 
 const STORE_POLL_MS = 1_000;
 
@@ -61,7 +62,8 @@ export function runActivities({ store, events, servingDir }: ActivityDependencie
       await classifyingStoreErrors(() => store.writeRunFile(runId, 'seconds.json', bytes));
     },
 
-    recordRunState(runId, stage, state) {
+    recordRunState(runId, stage, state, failure = null) {
+      if (failure !== null) events.note({ runId, stage: '' }, `${FAILURE_NOTE}${failure}`);
       events.runState(runId, stage, state);
       return Promise.resolve();
     },

@@ -346,6 +346,9 @@ export function artifactStoreContract(name: string, make: (folder: string) => Pr
         expect(path).toBe(`${store.runAddress('run-1')}/plan.json`);
         expect((await store.readRunFile('run-1', 'plan.json'))?.toString()).toBe('two');
         expect(await store.listRuns()).toEqual(['run-0', 'run-1']);
+        await store.writeRunFile('run-1', 'incident-1.json', '{}');
+        expect(await another().listRunFiles('run-1')).toEqual(['incident-1.json', 'plan.json']);
+        expect(await store.listRunFiles('run-2')).toEqual([]);
       });
 
       it('refuses names that would leave the run', () => {

@@ -90,6 +90,8 @@ export interface ArtifactStore {
   writeRunFile(runId: string, name: string, bytes: string | Uint8Array): Promise<string>;
   /** Null when there is no such file. */
   readRunFile(runId: string, name: string): Promise<Buffer | null>;
+  /** Names of the run's files, those of its events too. */
+  listRunFiles(runId: string): Promise<string[]>;
   listRuns(): Promise<string[]>;
   /** Appends events; those of one call stay together and keep their order. */
   appendRunEvents(runId: string, events: readonly JsonObject[]): Promise<void>;

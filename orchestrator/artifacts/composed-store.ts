@@ -107,6 +107,10 @@ export class ComposedArtifactStore implements ArtifactStore {
     return this.#runs.readFile(runId, name);
   }
 
+  listRunFiles(runId: string): Promise<string[]> {
+    return this.#runs.files(runId);
+  }
+
   listRuns(): Promise<string[]> {
     return this.#runs.list();
   }

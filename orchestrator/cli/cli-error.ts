@@ -42,6 +42,11 @@ export class CliError extends Error {
   }
 }
 
+/** Whether a server did not answer, now or in time: what it would have said may still be found elsewhere. */
+export function isAway(error: unknown): boolean {
+  return error instanceof CliError && (error.exit === 'unreachable' || error.exit === 'timeout');
+}
+
 /** The message of anything thrown, for a line on stderr. */
 export function messageOf(error: unknown): string {
   if (error instanceof Error) return error.message;

@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { type WatchRunResponse__Output } from '../../proto/generated/collimate/v1/WatchRunResponse.js';
 import { type RunStatus } from '../../workflows/contract.js';
-import { CliError } from './cli-error.js';
+import { isAway } from './cli-error.js';
 import { FleetClient } from './fleet-client.js';
 import { isOver, queryRunStatus } from './run-status.js';
 import { type TemporalSession } from './temporal-connection.js';
@@ -96,8 +96,4 @@ export class RunFollower {
     stream.on('error', again);
     stream.on('end', again);
   }
-}
-
-function isAway(error: unknown): boolean {
-  return error instanceof CliError && (error.exit === 'unreachable' || error.exit === 'timeout');
 }

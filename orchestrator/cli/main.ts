@@ -24,7 +24,7 @@ const MODULES: { commands: string[]; load: () => Promise<AddCommands> }[] = [
     load: async () => (await import('./commands/follow.js')).addFollowCommands,
   },
   {
-    commands: ['cancel', 'pause', 'resume'],
+    commands: ['cancel', 'pause', 'resume', 'scale', 'approve'],
     load: async () => (await import('./commands/control.js')).addControlCommands,
   },
   { commands: ['export'], load: async () => (await import('./commands/export.js')).addExportCommand },

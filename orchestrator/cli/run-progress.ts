@@ -4,8 +4,10 @@
  * 1. On a terminal the current step is one line in place; on a pipe a line at intervals.
  */
 import { type JobEvent__Output } from '../../proto/generated/collimate/v1/JobEvent.js';
+import { type ParkedEvent__Output } from '../../proto/generated/collimate/v1/ParkedEvent.js';
 import { type WatchRunResponse__Output } from '../../proto/generated/collimate/v1/WatchRunResponse.js';
 import { type RunStatus } from '../../workflows/contract.js';
+import { howToApprove } from './describe-status.js';
 import { bold, clearLive, dim, formatSeconds, green, liveProgress, progress, red, yellow } from './output.js';
 
 const STEP_LINE_MS = process.stderr.isTTY ? 10_000 : 5_000;
@@ -40,10 +42,12 @@ export class RunProgress {
   };
 
   status = (status: RunStatus): void => {
+    if (status.state === 'waiting_for_approval') this.tellOnce(howToApprove(status.runId));
     for (const stage of status.stages) {
       if (stage.state === 'waiting') continue;
       this.openStage(stage.name);
       for (const job of stage.jobs) {
+        if (job.blocked !== null) this.tellOnce(`${job.kind} stands still: ${job.blocked}`);
         if (!job.memoised || this.told.has(job.kind)) continue;
         this.told.add(job.kind);
         progress(`  ${green('=')} ${job.kind} ${dim('answered from the store')}`);
@@ -59,6 +63,13 @@ export class RunProgress {
     );
   };
 
+  /** What lasts, and is heard of again and again. */
+  private tellOnce(text: string): void {
+    if (this.told.has(text)) return;
+    this.told.add(text);
+    progress(`  ${yellow('!')} ${yellow(text)}`);
+  }
+
   private elapsed(): string {
     const seconds = Math.round((Date.now() - this.startedMs) / 1000);
     return dim(`[${String(Math.floor(seconds / 60)).padStart(2)}:${String(seconds % 60).padStart(2, '0')}]`);
@@ -73,6 +84,10 @@ export class RunProgress {
   private note(note: string): void {
     // Stage and run states are shown as headings already.
     if (/^(stage|run) .*(running|done)$/.test(note)) return;
+    if (/^incident \S+ is over/.test(note)) {
+      progress(`  ${green('+')} ${note}`);
+      return;
+    }
     const serious = note.startsWith('incident') || /\blost\b|failed/.test(note);
     progress(`  ${serious ? yellow('!') : dim('·')} ${serious ? yellow(note) : dim(note)}`);
   }
@@ -102,6 +117,10 @@ export class RunProgress {
       this.told.add(name);
     } else if (event.failed) {
       progress(`  ${red('!')} ${name} on ${workerId}: ${event.failed.message}`);
+    } else if (event.ready && event.rank === 0 && event.ready.step > 0) {
+      progress(`  ${dim('·')} ${dim(`${name} goes on from step ${event.ready.step}`)}`);
+    } else if (event.parked && event.parked.reason !== 'PARK_REASON_DONE') {
+      progress(`  ${dim('·')} ${dim(`${name} on ${workerId} ${describeParked(event.parked)}`)}`);
     } else if (event.stopped) {
       progress(`  ${dim('·')} ${name} stopped at step ${event.stopped.step}`);
     } else if (event.log && event.log.level !== 'debug' && event.log.level !== 'trace') {
@@ -112,6 +131,12 @@ export class RunProgress {
   end(): void {
     clearLive();
   }
+}
+
+/** A parked rank is no failure: it waits for the next gang. */
+function describeParked({ reason, step }: ParkedEvent__Output): string {
+  const why = reason === 'PARK_REASON_PEER_LOST' ? 'a peer was lost' : 'the gang changes';
+  return step < 0 ? `waits: ${why}` : `waits with its state of step ${step}: ${why}`;
 }
 
 function describeStep(job: JobView): string {

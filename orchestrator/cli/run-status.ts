@@ -11,6 +11,7 @@ import {
   STATUS_QUERY,
   stageWorkflowId,
 } from '../../workflows/contract.js';
+import { addSeconds } from '../../workflows/timeline.js';
 import { type TemporalSession } from './temporal-connection.js';
 
 const STAGE_QUERY_DEADLINE_MS = 3_000;
@@ -30,6 +31,7 @@ export async function queryRunStatus(session: TemporalSession, runId: string): P
       );
       running.jobs = stage.progress;
       status.incidents = [...status.incidents, ...stage.incidents];
+      status.seconds = addSeconds(status.seconds, stage.seconds);
     } catch {
       // The stage has just begun or just ended: the run's own answer stands.
     }

@@ -1,5 +1,6 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 
+import type { Incident } from '../../workflows/contract.js';
 import { Metrics } from '../telemetry/metrics.js';
 import { RunMetrics } from './run-metrics.js';
 
@@ -43,3 +44,48 @@ describe('the search loss of rank shards', () => {
     expect(text).not.toContain('collimate_search_compared_prompts_total{');
   });
 });
+
+describe('recoveries and seconds of a run', () => {
+  it('count what has ended, and go with the run', async () => {
+    vi.useFakeTimers();
+    try {
+      const metrics = new Metrics({ exporter: 'controller', version: '0' });
+      const run = new RunMetrics(metrics);
+      const incident = incidentWith({ lastProgress: 1_000, detected: 1_500, fenced: 1_700, rescheduled: null });
+      run.incident('r', incident, 'opened');
+      expect(await metrics.text()).not.toContain('collimate_recovery_duration_seconds_count{');
+      run.incident('r', incident, 'closed');
+      run.runState('r', null, 'done');
+      // The last word about its time comes after the run's end.
+      run.seconds('r', { work: 3, queue: 1 });
+      const text = await metrics.text();
+      expect(text).toContain('collimate_restarts_total{run="r",stage="align_tasks",cause="worker_lost"} 1');
+      expect(text).toContain('collimate_recovery_duration_seconds_sum{run="r",stage="align_tasks",phase="fence"} 0.2');
+      expect(text).not.toContain('phase="reschedule"');
+      expect(text).toContain('collimate_run_purpose_seconds{run="r",purpose="work"} 3');
+      vi.runAllTimers();
+      expect(await metrics.text()).not.toContain('run="r"');
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+});
+
+function incidentWith(phases: Partial<Incident['phases']> & { detected: number }): Incident {
+  return {
+    id: 'tune#1',
+    stage: 'align_tasks',
+    job: 'tune',
+    jobKind: 'tune',
+    cause: 'worker_lost',
+    message: '',
+    workerId: 'w-0',
+    rank: 0,
+    epoch: 1,
+    action: '',
+    failedAtStep: 3,
+    resumedFromStep: 3,
+    phases: { lastProgress: null, fenced: null, rescheduled: null, restored: null, firstStep: null, ...phases },
+    log: [],
+  };
+}

@@ -1,6 +1,7 @@
 /** From what is heard of runs and of the fleet to the controller's metrics. */
 import type { JobEvent__Output } from '../../proto/generated/collimate/v1/JobEvent.js';
-import type { Incident, RecoveryPhases, RunSeconds, StageName } from '../../workflows/contract.js';
+import type { Incident, RunSeconds, StageName } from '../../workflows/contract.js';
+import { recoveryPhases } from '../../workflows/timeline.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { STEP_NUMBERS } from '../telemetry/registry.js';
 import type { FleetRegistry } from './registry.js';
@@ -86,13 +87,9 @@ export class RunMetrics {
       this.#metrics.inc('collimate_restarts_total', { run, stage, cause });
       return;
     }
-    let before = phases.lastProgress;
-    for (const [phase, at] of recoveryPhases(phases)) {
-      if (before !== null && at !== null) {
-        const seconds = Math.max(0, at - before) / 1000;
-        this.#metrics.observe('collimate_recovery_duration_seconds', { run, stage, phase }, seconds);
-      }
-      before = at ?? before;
+    for (const { phase, seconds } of recoveryPhases(phases)) {
+      if (seconds === null) continue;
+      this.#metrics.observe('collimate_recovery_duration_seconds', { run, stage, phase }, seconds);
     }
   }
 
@@ -112,17 +109,6 @@ export class RunMetrics {
     metrics.setRunState(run, state);
     if (ENDED_STATES.has(state)) metrics.removeRun(run);
   }
-}
-
-/** Name and end of each phase of a recovery, in order; each begins where the one before ends, the first at the last progress. */
-function recoveryPhases(phases: RecoveryPhases): [string, number | null][] {
-  return [
-    ['detect', phases.detected],
-    ['fence', phases.fenced],
-    ['reschedule', phases.rescheduled],
-    ['restore', phases.restored],
-    ['first_step', phases.firstStep],
-  ];
 }
 
 /** Keeps the fleet's gauges current. */

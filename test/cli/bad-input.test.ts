@@ -21,6 +21,8 @@ describe('with nothing up', () => {
     ['cancel', 'some-run'],
     ['pause', 'some-run'],
     ['resume', 'some-run'],
+    ['scale', 'some-run', '--max', '2'],
+    ['approve', 'some-run'],
   ])('%s: exit 6, and says how to start', async (...args) => {
     const { code, stdout, stderr } = await cli([...args, '--home', home.path]);
     expect(stderr).toContain(`nothing is up in ${home.path}; start it with "collimate up"`);
@@ -119,11 +121,14 @@ describe('with servers up', () => {
     return existsSync(runs) ? readdirSync(runs) : [];
   };
 
-  test.each(['status', 'watch', 'cancel', 'pause', 'resume'])('%s of an unknown run: exit 3', async (command) => {
-    const { code, stderr } = await cli([command, 'no-such-run', '--home', home.path]);
-    expect(stderr).toMatch(/no-such-run: there is no such run/);
-    expect(code).toBe(3);
-  });
+  test.each([['status'], ['watch'], ['cancel'], ['pause'], ['resume'], ['scale', '--max', '2'], ['approve']])(
+    '%s of an unknown run: exit 3',
+    async (command, ...flags) => {
+      const { code, stderr } = await cli([command, 'no-such-run', ...flags, '--home', home.path]);
+      expect(stderr).toMatch(/no-such-run: there is no such run/);
+      expect(code).toBe(3);
+    },
+  );
 
   test.each([
     [
@@ -161,6 +166,15 @@ describe('with servers up', () => {
     const { code, stderr } = await cli(['run', TINY, '--set', 'fleet.waitSeconds=1', '--home', home.path]);
     expect(stderr).toMatch(/failed: .*worker/);
     expect(code).toBe(1);
+  });
+
+  test('a decision about a run that publishes without approval: exit 2', async () => {
+    const { stdout } = await cli(['run', TINY, '--detach', '--home', home.path]);
+    const runId = stdout.trim();
+    const { code, stderr } = await cli(['approve', runId, '--home', home.path]);
+    expect(stderr).toContain('this run publishes without approval');
+    expect(code).toBe(2);
+    expect((await cli(['cancel', runId, '--home', home.path])).code).toBe(0);
   });
 
   test('up again changes nothing', async () => {

@@ -2,22 +2,50 @@
 import { spawnSync } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 
-import { status } from '@grpc/grpc-js';
+import { status as grpcStatus } from '@grpc/grpc-js';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { loadService, makeClient, unary } from '../../orchestrator/fleet/channel.js';
 import type { RecommendServiceClient } from '../../proto/generated/collimate/v1/RecommendService.js';
-import type { RunResult } from '../../workflows/contract.js';
-import { Cluster } from '../support/cluster.js';
+import type { RunResult, RunSeconds, RunStatus } from '../../workflows/contract.js';
+import { Cluster, stepOf } from '../support/cluster.js';
 
-describe('after a run', () => {
+/** `collimate_run_purpose_seconds` of the run, by purpose. */
+function secondsIn(metricsText: string, runId: string): RunSeconds {
+  const series = new RegExp(`^collimate_run_purpose_seconds\\{run="${runId}",purpose="([^"]+)"\\} (\\S+)$`, 'gm');
+  return Object.fromEntries(
+    [...metricsText.matchAll(series)].map(([, purpose = '', value]) => [purpose, Number(value)]),
+  );
+}
+
+describe('complaint 14: the dashboards are empty', () => {
   let cluster: Cluster;
   let result: RunResult;
   let metricsText = '';
+  let status: RunStatus;
+  /** Work so far by the metrics, twice while one stage was under way. */
+  const workSeconds: number[] = [];
+
+  const scrape = async (): Promise<string> => (await fetch(`http://${cluster.controllerMetrics}/metrics`)).text();
+
   beforeAll(async () => {
     cluster = await Cluster.start([{ id: 'w-0' }, { id: 'w-1' }]);
-    result = await cluster.run(await cluster.plan());
-    metricsText = await (await fetch(`http://${cluster.controllerMetrics}/metrics`)).text();
+    const plan = await cluster.plan(['tune.steps=300', 'tune.batchSequences=128']);
+    const noteWork = async (): Promise<void> => {
+      workSeconds.push(secondsIn(await scrape(), plan.runId)['work'] ?? 0);
+    };
+    const before = cluster.firstEvent(plan.runId, stepOf('tune', 50));
+    const after = cluster.firstEvent(plan.runId, (event) => stepOf('tune', 200)(event) && event.jobEvent?.epoch === 2);
+    await cluster.submit(plan);
+    const { workerId } = await before;
+    await noteWork();
+    await cluster.workers.get(workerId)?.kill('SIGKILL');
+    await cluster.startWorker({ id: workerId });
+    await after;
+    await noteWork();
+    result = await cluster.result(plan.runId);
+    metricsText = await scrape();
+    status = await cluster.status(plan.runId);
   });
   afterAll(async () => {
     await cluster.close();
@@ -34,10 +62,24 @@ describe('after a run', () => {
     'collimate_checkpoint_size_bytes{run="RUN",stage="align_tasks"}',
     'collimate_dispatch_duration_seconds_count{run="RUN",stage="align_tasks"}',
     'collimate_codebook_perplexity{run="RUN",level="1"}',
+    'collimate_restarts_total{run="RUN",stage="align_tasks",cause="worker_lost"} 1',
+    'collimate_recovery_duration_seconds_count{run="RUN",stage="align_tasks",phase="detect"} 1',
+    'collimate_recovery_duration_seconds_count{run="RUN",stage="align_tasks",phase="fence"} 1',
+    'collimate_recovery_duration_seconds_count{run="RUN",stage="align_tasks",phase="reschedule"} 1',
+    'collimate_recovery_duration_seconds_count{run="RUN",stage="align_tasks",phase="restore"} 1',
+    'collimate_recovery_duration_seconds_count{run="RUN",stage="align_tasks",phase="first_step"} 1',
+    'collimate_run_purpose_seconds{run="RUN",purpose="recovery:worker_lost"}',
     'collimate_workers{state="idle"} 2',
     'collimate_worker_last_seen_timestamp_seconds{worker="w-0"}',
   ])('the controller exports %s', (series) => {
     expect(metricsText).toContain(series.replace('RUN', result.runId));
+  });
+
+  it('the seconds by purpose move while a stage is under way, and end as the run has them', () => {
+    const [first = 0, second = 0] = workSeconds;
+    expect(first).toBeGreaterThan(0);
+    expect(second).toBeGreaterThan(first);
+    expect(secondsIn(metricsText, result.runId)).toEqual(status.seconds);
   });
 
   it('exports what promtool accepts', (context) => {
@@ -72,7 +114,7 @@ describe('after a run', () => {
         expect(answer.generation).toBe(result.generation);
       }
       const unknown = unary(client, 'recommend', { userId: 'nobody', k: 5 }, { deadlineMs: 5_000 });
-      await expect(unknown).rejects.toMatchObject({ code: status.NOT_FOUND });
+      await expect(unknown).rejects.toMatchObject({ code: grpcStatus.NOT_FOUND });
     } finally {
       client.close();
     }

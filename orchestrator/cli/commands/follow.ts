@@ -2,9 +2,13 @@
 import { type Command } from 'commander';
 
 import { RUN_WORKFLOW, type RunStatus } from '../../../workflows/contract.js';
+import { CliError, isAway } from '../cli-error.js';
 import { contextOf, untilInterrupted, withSession, withStore } from '../command-context.js';
+import { describeIncidents, describeStatus } from '../describe-status.js';
 import { RunFollower } from '../follow-run.js';
-import { data, dataJson, dataJsonLine, show, table } from '../output.js';
+import { type Home } from '../home.js';
+import { data, dataJson, dataJsonLine, progress, table } from '../output.js';
+import { readRunJournal } from '../run-journal.js';
 import { followRunLog, printableLogLine, readRunLog, requireRun } from '../run-log.js';
 import { queryRunStatus } from '../run-status.js';
 import { RunProgress } from '../run-progress.js';
@@ -37,13 +41,14 @@ export function addFollowCommands(program: Command): void {
 
   program
     .command('status')
-    .description('show the stages, jobs and incidents of a run')
+    .description('show the stages, jobs, time and incidents of a run; without servers, what the store has of it')
     .argument('<run>', 'run id')
-    .action(async (runId: string, _flags: unknown, command: Command) => {
+    .option('--incidents', 'each incident: what was seen and done, how long each phase took, the last log lines')
+    .action(async (runId: string, flags: { incidents?: boolean }, command: Command) => {
       const { home, output } = contextOf(command);
-      const status = await withSession(home, (session) => queryRunStatus(session, runId));
-      if (output === 'json') dataJson(status);
-      else data(describeStatus(status));
+      const status = await statusOf(home, runId);
+      if (output === 'json') dataJson(flags.incidents ? status.incidents : status);
+      else data(flags.incidents ? describeIncidents(status.incidents) : describeStatus(status));
     });
 
   program
@@ -100,6 +105,20 @@ export function addFollowCommands(program: Command): void {
     });
 }
 
+/** From the servers; from the store when they do not answer, or know nothing of the run. */
+async function statusOf(home: Home, runId: string): Promise<RunStatus> {
+  try {
+    return await withSession(home, (session) => queryRunStatus(session, runId));
+  } catch (error) {
+    const isUnknown = error instanceof CliError && error.exit === 'notFound';
+    if (!isAway(error) && !isUnknown) throw error;
+    const journal = await withStore(home, (store) => readRunJournal(store, runId)).catch(() => null);
+    if (journal === null) throw error;
+    progress(`${(error as CliError).message}\nThe store has this of the run:`);
+    return journal;
+  }
+}
+
 async function listRuns(session: TemporalSession): Promise<ListedRun[]> {
   return session.call('list of runs', async () => {
     const runs: ListedRun[] = [];
@@ -119,37 +138,4 @@ async function listRuns(session: TemporalSession): Promise<ListedRun[]> {
     }
     return runs.sort((a, b) => (a.started < b.started ? 1 : -1));
   });
-}
-
-export function describeStatus(status: RunStatus): string {
-  const lines = [
-    `run       ${status.runId}`,
-    `state     ${status.state}${status.failure === null ? '' : `: ${status.failure}`}`,
-    `numerics  ${show(status.numericsClass)}`,
-  ];
-  if (status.result !== null) lines.push(`digest    ${status.result.resultDigest}`);
-  const rows = status.stages.flatMap((stage) => [
-    [stage.name, stage.state, '', '', '', ''],
-    ...stage.jobs.map((job) => [
-      `  ${job.kind}`,
-      job.memoised ? 'from the store' : '',
-      job.stepsTotal === 0 ? '' : `${job.step}/${job.stepsTotal}`,
-      job.checkpointStep === 0 ? '' : String(job.checkpointStep),
-      String(job.epoch),
-      job.workers.join(' '),
-    ]),
-  ]);
-  const columns = ['STAGE', 'STATE', 'STEP', 'CHECKPOINT', 'EPOCH', 'WORKERS'].map((title) => ({ title }));
-  lines.push('', table(columns, rows));
-  if (status.incidents.length > 0) {
-    lines.push('', 'incidents:');
-    for (const incident of status.incidents) {
-      const worker = incident.workerId === null ? '' : ` (${incident.workerId})`;
-      lines.push(
-        `  ${incident.jobKind} epoch ${incident.epoch}: ${incident.cause}${worker}: ${incident.message}; ` +
-          `went on from step ${incident.resumedFromStep}`,
-      );
-    }
-  }
-  return lines.join('\n');
 }
