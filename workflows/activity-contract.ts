@@ -5,6 +5,7 @@
  * 2. What a job's end means is decided by workflows; activities report it as a value, never as a thrown error.
  */
 import type {
+  Digest,
   FailureCause,
   GangMember,
   Incident,
@@ -59,7 +60,17 @@ export interface StartRequest extends Attempt {
   key: string;
   spec: JobSpec;
   checkpointIntervalSteps: number;
+  checkpointsKept: number;
   memorySaving: 0 | 1 | 2;
+  /** Present: a part of the job is computed again, to be compared; nothing is published. */
+  rerun?: Rerun;
+}
+
+export interface Rerun {
+  /** Null: from the beginning. */
+  from: { step: number; manifestDigest: Digest } | null;
+  /** Stops there with a checkpoint; 0: to the end. */
+  untilStep: number;
 }
 
 export interface AwaitRequest extends Attempt {
@@ -98,7 +109,8 @@ export type GangEvent =
   /** So many workers could be had, the members included. */
   | { type: 'workers_free'; count: number }
   | { type: 'finished'; step: number; stepsTotal: number; result: JobResult }
-  | { type: 'stopped'; step: number }
+  /** `manifestDigest` is that of the checkpoint that was written there; null when none was told. */
+  | { type: 'stopped'; step: number; manifestDigest: Digest | null }
   /** Left the gang because it was asked to; every member waits with its state. */
   | { type: 'parked'; step: number }
   | GangFailure;

@@ -2,9 +2,11 @@
  * Gangs: lease workers, start a job on them, follow it, give them back.
  *
  * 1. A retried wait finds the attempt's watch, or attaches anew after a restart of this process; it never starts anything.
- * 2. The state that a member holds is worth more than a checkpoint: a gang with such a member starts from there.
+ * 2. What a verification computes again is no part of its run: it is neither written to the run's events nor counted.
+ * 3. The state that a member holds is worth more than a checkpoint: a gang with such a member starts from there.
  */
 import type { Activities, AwaitRequest, GangEvent } from '../../workflows/activity-contract.js';
+import { isVerifyJob } from '../../workflows/contract.js';
 import { canonicalJson } from '../artifacts/job-key.js';
 import { GangLeases, ReserveRefusedError, TooFewWorkersError } from '../fleet/gang-leases.js';
 import type { ActivityDependencies } from './dependencies.js';
@@ -53,7 +55,8 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
         try {
           const acquired = await leases.acquire(request, signal);
           const labels = { run: request.runId, stage: request.stage };
-          metrics.observe('collimate_queue_wait_duration_seconds', labels, (Date.now() - startedMs) / 1000);
+          if (!isVerifyJob(request.jobId))
+            metrics.observe('collimate_queue_wait_duration_seconds', labels, (Date.now() - startedMs) / 1000);
           return acquired;
         } catch (error) {
           if (error instanceof TooFewWorkersError) throw classified('no_workers', error.message);
@@ -62,11 +65,14 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
         }
       }),
 
-    async startGang({ members, key, spec, checkpointIntervalSteps, memorySaving, ...attempt }) {
+    async startGang({ members, key, spec, checkpointIntervalSteps, checkpointsKept, memorySaving, rerun, ...attempt }) {
       const startedMs = Date.now();
       const warmSteps = members.flatMap(({ warmStep }) => (warmStep === null ? [] : [warmStep]));
-      const survived = warmSteps.length > 0;
-      const checkpoint = survived ? null : await classifyingStoreErrors(() => store.latestCheckpoint(key));
+      // What is computed again begins at its checkpoint.
+      const survived = rerun === undefined && warmSteps.length > 0;
+      let checkpoint: { step: number; manifestDigest: string } | null = null;
+      if (rerun !== undefined) checkpoint = rerun.from;
+      else if (!survived) checkpoint = await classifyingStoreErrors(() => store.latestCheckpoint(key));
       await Promise.all(
         members.map(async (member, rank) => {
           const place = {
@@ -82,6 +88,9 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
             checkpointIntervalSteps,
             joinSurvivors: survived && member.warmStep === null,
             memorySaving,
+            untilStep: rerun?.untilStep ?? 0,
+            dryRun: rerun !== undefined,
+            checkpointsKept,
           };
           await workers.start(member, order).catch((error: unknown) => {
             const { workerId } = member;
@@ -89,13 +98,14 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
           });
         }),
       );
+      const resumedFromStep = survived ? Math.max(...warmSteps) : (checkpoint?.step ?? 0);
+      if (rerun !== undefined) return { resumedFromStep };
       metrics.observe(
         'collimate_dispatch_duration_seconds',
         { run: attempt.runId, stage: attempt.stage },
         (Date.now() - startedMs) / 1000,
       );
       const names = members.map((member) => member.workerId).join(', ');
-      const resumedFromStep = survived ? Math.max(...warmSteps) : (checkpoint?.step ?? 0);
       const from = resumedFromStep === 0 ? 'the beginning' : `step ${String(resumedFromStep)}`;
       const held = survived ? `, which ${String(warmSteps.length)} of them held` : '';
       events.note(attempt, `${attempt.jobId} epoch ${String(attempt.epoch)} started on ${names} from ${from}${held}`);
@@ -108,7 +118,7 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
         fleet,
         stallSeconds,
         onEvent: (member, event) => {
-          events.jobEvent(attempt, member, event);
+          if (!isVerifyJob(attempt.jobId)) events.jobEvent(attempt, member, event);
         },
       });
       return await withHeartbeats(
