@@ -286,6 +286,8 @@ export interface VerificationRequest {
   /** How long to wait for a worker of the run's numerics class and engine revision. */
   waitSeconds: number;
   stallSeconds: number;
+  /** The verification continues as new once its history holds so many events. */
+  historyEventsMax: number;
   /** Outcomes of the first intervals, when this continues an execution whose history had become long. */
   done: IntervalOutcome[];
 }

@@ -45,7 +45,7 @@ export async function verifyWorkflow(request: VerificationRequest): Promise<Inte
   const outcomes = [...request.done];
   setHandler(outcomesQuery, () => outcomes);
   for (const interval of request.intervals.slice(outcomes.length)) {
-    if (workflowInfo().continueAsNewSuggested && outcomes.length > request.done.length) {
+    if (workflowInfo().historyLength > request.historyEventsMax && outcomes.length > request.done.length) {
       await continueAsNew<typeof verifyWorkflow>({ ...request, done: outcomes });
     }
     outcomes.push(await new IntervalRerun(request, interval).untilOver());

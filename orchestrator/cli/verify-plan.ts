@@ -67,6 +67,7 @@ export async function planVerification(store: ArtifactStore, choice: Verificatio
       intervals: [],
       waitSeconds: choice.waitSeconds,
       stallSeconds,
+      historyEventsMax: run.plan.historyEventsMax,
       done: [],
     },
     damaged: [],

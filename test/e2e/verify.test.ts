@@ -7,11 +7,11 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { type Certificate } from '../../orchestrator/cli/certificate.js';
-import { homeAt, writeProcessTable } from '../../orchestrator/cli/home.js';
+import { homeAt, keepStoreAddress, writeProcessTable } from '../../orchestrator/cli/home.js';
 import { recordOf } from '../../orchestrator/cli/process-control.js';
 import { encodeSafetensors, SafetensorsFile } from '../../orchestrator/recommender/safetensors.js';
-import type { RunPlan, RunResult } from '../../workflows/contract.js';
-import { cli, type CliResult } from '../support/cli.js';
+import { verifyWorkflowId, type RunPlan, type RunResult } from '../../workflows/contract.js';
+import { cli, cliStarted, type CliResult } from '../support/cli.js';
 import { Cluster, stepOf } from '../support/cluster.js';
 
 const KEEP_MANY = ['checkpoints.keep=100', 'fleet.workers.max=2'];
@@ -21,9 +21,14 @@ describe('verify', () => {
   let home = '';
 
   beforeAll(async () => {
-    cluster = await Cluster.start([{ id: 'w-0' }, { id: 'w-1' }]);
+    cluster = await Cluster.start([{ id: 'w-0' }, { id: 'w-1' }], {
+      // Pinned to a lower class than that of any other.
+      launch: (name, command) =>
+        name === 'lower' ? ['env', 'COLLIMATE_ISA=avx2', 'COLLIMATE_BF16=none', ...command] : command,
+    });
     // A home whose processes are those of the cluster.
     home = await mkdtemp(join(tmpdir(), 'collimate-home-'));
+    keepStoreAddress({ ...homeAt(home), store: cluster.store.url });
     writeProcessTable(homeAt(home), {
       ...{ state: 'ready', failure: null, supervisor: recordOf(process.pid) },
       ...{ temporal: null, controller: null, workers: [], revision: 1 },
@@ -46,7 +51,7 @@ describe('verify', () => {
   }
 
   function verify(...args: string[]): Promise<CliResult> {
-    return cli(['verify', ...args, '--home', home], { env: { COLLIMATE_STORE: cluster.store.url } });
+    return cli(['verify', ...args, '--home', home]);
   }
 
   async function certificateOf(...args: string[]): Promise<Certificate & { code: number; stderr: string }> {
@@ -64,6 +69,13 @@ describe('verify', () => {
     return [...kept, `${String(events.length)} events`];
   }
 
+  /** The last verification of the run took more than one execution. */
+  async function expectContinuedAsNew(runId: string): Promise<void> {
+    const { events } = await cluster.client.workflow.getHandle(verifyWorkflowId(runId)).fetchHistory();
+    const started = events?.[0]?.workflowExecutionStartedEventAttributes;
+    expect(started?.continuedExecutionRunId).toMatch(/./);
+  }
+
   function keyOf(result: RunResult, job: string): string {
     const key = result.jobs[job]?.key;
     if (key === undefined) throw new Error(`the run has no job ${job}`);
@@ -71,7 +83,8 @@ describe('verify', () => {
   }
 
   it('certifies a run that lost a worker, every interval from the start, also by other workers than it had', async () => {
-    const plan = await keptPlan([...KEEP_MANY, 'tune.steps=200', 'tune.batchSequences=128']);
+    const settings = ['tune.steps=200', 'tune.batchSequences=128', 'historyEventsMax=50'];
+    const plan = await keptPlan([...KEEP_MANY, ...settings]);
     const reached = cluster.firstEvent(plan.runId, stepOf('tune', 15));
     await cluster.submit(plan);
     const { workerId } = await reached;
@@ -109,6 +122,7 @@ describe('verify', () => {
     expect(stdout).toMatch(/tune +190 → end +2 .*exact/);
     expect(stdout.match(/exact/g)).toHaveLength(6);
     expect(await published(plan.runId)).toEqual(before);
+    await expectContinuedAsNew(plan.runId);
     const address = /certificate: (.*)/.exec(stderr)?.[1] ?? '';
     expect(address).toContain(`${plan.runId}/verification-`);
     expect(JSON.parse(await readFile(address, 'utf8'))).toMatchObject({ runId: plan.runId, exact: true });
@@ -203,7 +217,28 @@ describe('verify', () => {
     expect(none.stderr).toContain(`numerics class ${result.numericsClass}`);
     expect(none.stderr).toContain('the fleet has no workers');
     expect(none.stdout).toBe('');
+    await cluster.startWorker({ id: 'lower' });
+    const lower = await verify(plan.runId, '--wait', '1');
+    expect(lower.code).toBe(5);
+    expect(lower.stderr).toMatch(/but 0 joined \(the fleet has cpu-avx2-[0-9a-f]{12} of engine /);
+    expect(await cluster.store.readRunFile(plan.runId, 'result.json')).not.toBeNull();
+    await cluster.workers.get('lower')?.kill('SIGTERM');
     for (const id of ['w-0', 'w-1']) await cluster.startWorker({ id });
+  });
+
+  it('is one at a time for a run; Ctrl-C cancels it and gives the workers back: exit 4', async () => {
+    const plan = await keptPlan([...KEEP_MANY, 'tune.steps=2000', 'tune.batchSequences=128', 'checkpoints.tune=1900']);
+    await cluster.run(plan);
+    const { child, ended } = cliStarted(['verify', plan.runId, '--job', 'tune', '--from-start', '--home', home]);
+    await expect.poll(() => cluster.busyWorkers(), { timeout: 60_000 }).not.toEqual([]);
+    const second = await verify(plan.runId);
+    expect(second).toMatchObject({ code: 2, stdout: '' });
+    expect(second.stderr).toContain('is under way');
+    child.kill('SIGINT');
+    const { code, stdout, stderr } = await ended;
+    expect({ code, stdout }).toEqual({ code: 4, stdout: '' });
+    expect(stderr).toContain('was cancelled');
+    await expect.poll(() => cluster.leases(), { timeout: 20_000 }).toEqual([]);
   });
 
   it('refuses what it cannot verify, each with its exit code', async () => {
