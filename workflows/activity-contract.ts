@@ -5,6 +5,7 @@
  * 2. What a job's end means is decided by workflows; activities report it as a value, never as a thrown error.
  */
 import type {
+  Digest,
   FailureCause,
   GangMember,
   Incident,
@@ -60,7 +61,17 @@ export interface StartRequest extends Attempt {
   key: string;
   spec: JobSpec;
   checkpointIntervalSteps: number;
+  checkpointsKept: number;
   memorySaving: 0 | 1 | 2;
+  /** Present: a part of the job is computed again, to be compared; nothing is published. */
+  rerun?: Rerun;
+}
+
+export interface Rerun {
+  /** Null: from the beginning. */
+  from: { step: number; manifestDigest: Digest } | null;
+  /** Stops there with a checkpoint; 0: to the end. */
+  untilStep: number;
 }
 
 export interface AwaitRequest extends Attempt {
@@ -105,14 +116,16 @@ export type GangEvent =
   /** The gang runs on, at the pace of one member. */
   | { type: 'straggler'; seen: GangFailure }
   | { type: 'finished'; step: number; stepsTotal: number; result: JobResult }
-  | { type: 'stopped'; step: number }
+  /** `manifestDigest` is that of the checkpoint that was written there; null when none was told. */
+  | { type: 'stopped'; step: number; manifestDigest: Digest | null }
   /** Left the gang because it was asked to; every member waits with its state. */
   | { type: 'parked'; step: number }
   | GangFailure;
 
 /** What waits also keeps the metrics of the run's time current meanwhile: that costs no history. */
-interface Timed {
-  timeline: TimelineSnapshot;
+export interface Timed {
+  /** Null for what is no part of the run's time. */
+  timeline: TimelineSnapshot | null;
 }
 
 export interface Activities {

@@ -1,11 +1,12 @@
 /** Stage 2 of the paper, Alignment Task: tasks are rendered to token shards and the language model is tuned on them. */
-import { adapterFiles, tokenizerFiles, weightFiles } from './base-files.js';
+import { tokenizerFiles } from './base-files.js';
 import type { StageInput, StageResult } from './contract.js';
+import { tuneJob } from './native-jobs.js';
 import { runStage } from './stage.js';
 
 export function alignTasksStage(input: StageInput): Promise<StageResult> {
   return runStage('align_tasks', input, async (stage) => {
-    const { recipes, checkpointIntervalSteps, baseFiles } = stage.plan;
+    const { recipes, baseFiles } = stage.plan;
     await stage.run({
       name: 'render',
       kind: 'render',
@@ -19,19 +20,6 @@ export function alignTasksStage(input: StageInput): Promise<StageResult> {
       workersMax: 1,
       checkpointIntervalSteps: 0,
     });
-    await stage.run({
-      name: 'tune',
-      kind: 'tune',
-      recipe: recipes.tune,
-      inputs: {
-        train_examples: stage.output('render', 'train_examples'),
-        vocabulary: stage.output('render', 'vocabulary'),
-        ...weightFiles(baseFiles),
-        ...adapterFiles(baseFiles),
-      },
-      // A rank needs a lane of its own.
-      workersMax: Number(recipes.tune['lanes']),
-      checkpointIntervalSteps: checkpointIntervalSteps.tune,
-    });
+    await stage.run(tuneJob(stage.plan, stage.outputOf));
   });
 }

@@ -107,6 +107,8 @@ export interface RunPlan {
     stallSeconds: number;
   };
   checkpointIntervalSteps: { dccf: number; codebooks: number; tune: number };
+  /** Newest checkpoints that stay of a job. */
+  checkpointsKept: number;
   /** A stage continues as new once its history holds so many events; far below Temporal's limit of 51,200. */
   historyEventsMax: number;
   /** Prompts per rank shard. Part of the result (shards are jobs), so it never follows the fleet. */
@@ -204,6 +206,7 @@ export interface RunStatus {
 export interface RunResult {
   runId: string;
   numericsClass: string;
+  engineRevision: string;
   /** SHA-256 over the stages' output digests and the published list; see `resultDigestOf`. */
   resultDigest: Digest;
   /** `<job kind>` or `<job kind>/<shard>` to its result. */
@@ -276,6 +279,44 @@ export interface GangMember {
   warmStep: number | null;
 }
 
+/** A part of a job that is computed again; null: from the beginning, or to the end. */
+export interface VerifiedInterval {
+  /** Name of the job within the run. */
+  job: string;
+  from: CheckpointPoint | null;
+  to: CheckpointPoint | null;
+}
+
+export interface CheckpointPoint {
+  step: number;
+  manifestDigest: Digest;
+}
+
+export interface VerificationRequest {
+  runId: string;
+  jobs: Record<string, { stage: StageName; key: Digest; spec: JobSpec; workersMax: number }>;
+  intervals: VerifiedInterval[];
+  /** How long to wait for a worker of the run's numerics class and engine revision. */
+  waitSeconds: number;
+  stallSeconds: number;
+  /** The verification continues as new once its history holds so many events. */
+  historyEventsMax: number;
+  /** Outcomes of the first intervals, when this continues an execution whose history had become long. */
+  done: IntervalOutcome[];
+}
+
+export interface IntervalOutcome {
+  /** Of the gang that came to the end of the interval, in rank order; empty when none did. */
+  workers: string[];
+  /** Of that gang, from its lease to its end. */
+  seconds: number;
+  /** `result` is told also when the job came to its end before the step at which the interval ends. */
+  end:
+    | ({ type: 'checkpoint' } & CheckpointPoint)
+    | { type: 'result'; result: JobResult }
+    | { type: 'failed'; cause: FailureCause; message: string };
+}
+
 export const TASK_QUEUE = 'collimate';
 /** Workflow type and workflow id: the id of a run's workflow is its run id. */
 export const RUN_WORKFLOW = 'runWorkflow';
@@ -293,6 +334,14 @@ export const RESUME_UPDATE = 'resume';
 /** Updates with one argument: `Partial<FleetLimits>`, and `Approval`. */
 export const SCALE_UPDATE = 'scale';
 export const APPROVE_UPDATE = 'approve';
+
+/** Workflow type of a verification; its argument is a VerificationRequest, its result the outcomes in the order of the intervals. */
+export const VERIFY_WORKFLOW = 'verifyWorkflow';
+/** Query: the outcomes so far. */
+export const VERIFY_OUTCOMES_QUERY = 'outcomes';
+/** One verification of a run at a time. No run id is `verify`, so neither this nor a job id below it is that of a run. */
+export const verifyWorkflowId = (runId: string): string => `verify/${runId}`;
+export const isVerifyJob = (jobId: string): boolean => jobId.startsWith('verify/');
 
 export interface Approval {
   approved: boolean;

@@ -1,18 +1,12 @@
 /** Stage `embed`: collaborative embeddings (DCCF) of users and items, and text vectors of items where asked for. */
 import type { StageInput, StageResult } from './contract.js';
+import { dccfJob } from './native-jobs.js';
 import { runStage } from './stage.js';
 
 export function embedStage(input: StageInput): Promise<StageResult> {
   return runStage('embed', input, async (stage) => {
-    const { recipes, checkpointIntervalSteps } = stage.plan;
-    const dccf = stage.run({
-      name: 'dccf',
-      kind: 'dccf',
-      recipe: recipes.dccf,
-      inputs: { graph: stage.output('ingest', 'graph') },
-      workersMax: 1,
-      checkpointIntervalSteps: checkpointIntervalSteps.dccf,
-    });
+    const { recipes } = stage.plan;
+    const dccf = stage.run(dccfJob(stage.plan, stage.outputOf));
     const text =
       recipes.textVectors === null
         ? null

@@ -217,6 +217,7 @@ export class GangJob {
       key: progress.key,
       spec,
       checkpointIntervalSteps: request.checkpointIntervalSteps,
+      checkpointsKept: plan.checkpointsKept,
       memorySaving: this.#retry().memorySaving,
     });
     if (!this.#members.some((member) => member.warmStep !== null)) progress.checkpointStep = resumedFromStep;
@@ -481,7 +482,7 @@ function sameProcess(a: GangMember, b: GangMember): boolean {
 }
 
 /** An activity that failed for good becomes a failed attempt with the cause that the activity named. */
-function failureOf(error: unknown, step: number): GangFailure {
+export function failureOf(error: unknown, step: number): GangFailure {
   const cause = error instanceof ActivityFailure ? error.cause : error;
   if (!(cause instanceof ApplicationFailure) || cause.type == null || !CAUSES.has(cause.type)) throw error;
   const [worker] = cause.details ?? [];

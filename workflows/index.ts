@@ -6,3 +6,4 @@ export { evaluateStage } from './evaluate-stage.js';
 export { ingestStage } from './ingest-stage.js';
 export { publishStage } from './publish-stage.js';
 export { runWorkflow } from './run.js';
+export { verifyWorkflow } from './verify.js';

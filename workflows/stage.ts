@@ -138,6 +138,9 @@ export class Stage {
     return digest;
   }
 
+  /** The same, as a function. */
+  readonly outputOf = (jobName: string, output: string): Digest => this.output(jobName, output);
+
   job(jobName: string): JobResult {
     const job = this.#jobs[jobName] ?? this.#input.jobs[jobName];
     if (job === undefined) throw ApplicationFailure.nonRetryable(`job ${jobName} has not run`);

@@ -58,6 +58,7 @@ struct JobSpec {
   std::filesystem::path scratch_dir;  // exists; checkpoints are written below it
   std::optional<std::filesystem::path> resume_dir;
   int64_t checkpoint_interval_steps = 0;  // 0: only when asked
+  int64_t stop_step = 0;                  // the attempt ends with a checkpoint of this step; 0: at the job's end
   int threads = 1;
   bool elastic = false;         // parks instead of failing with peer_lost, where the kind can
   bool join_survivors = false;  // starts without state and takes it from the gang
@@ -101,6 +102,10 @@ class JobContext {
   void throw_if_interrupted();
   bool checkpoint_due(int64_t step) const {
     return spec_.checkpoint_interval_steps > 0 && step % spec_.checkpoint_interval_steps == 0;
+  }
+  // kControlStop at the step at which the attempt is to end: known to every rank, so nobody has to tell.
+  uint32_t control_due(int64_t step) const {
+    return spec_.stop_step > 0 && step == spec_.stop_step ? kControlStop : kControlNone;
   }
   // Runs `write(folder)` on the checkpoint thread and then tells the host; waits first for an earlier one still being
   // written. `write` must own a snapshot of the state. Only rank 0 calls this. A failure of `write` is thrown by the

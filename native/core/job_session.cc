@@ -66,6 +66,7 @@ JobSpec job_spec_from_json(const Json& json) {
   spec.scratch_dir = folder_field(json, "scratchDir");
   if (json.contains("resumeDir") && !json["resumeDir"].is_null()) spec.resume_dir = folder_field(json, "resumeDir");
   spec.checkpoint_interval_steps = count_field(json, "checkpointIntervalSteps", 0);
+  spec.stop_step = count_field(json, "stopStep", 0);
   spec.threads = static_cast<int>(count_field(json, "threads", 1));
   if (spec.threads < 1 || spec.threads > 1024) {
     fail_bad_input("the job's threads is " + std::to_string(spec.threads) + "; expected 1 to 1024");

@@ -10,8 +10,8 @@
 
 namespace collimate {
 
-// {kind, recipe, inputs: {name: path}, outputDir, scratchDir, resumeDir?, checkpointIntervalSteps?, threads?, elastic?,
-// joinSurvivors?, memorySaving?}
+// {kind, recipe, inputs: {name: path}, outputDir, scratchDir, resumeDir?, checkpointIntervalSteps?, stopStep?,
+// threads?, elastic?, joinSurvivors?, memorySaving?}
 JobSpec job_spec_from_json(const Json& json);
 // {rank, world, generation, addresses}; nothing for null or a world of one.
 std::optional<TcpGang> gang_from_json(const Json& json);

@@ -49,6 +49,7 @@ struct JobRequest {
   std::map<std::string, std::filesystem::path> inputs;
   std::optional<std::filesystem::path> resume_dir;
   int64_t checkpoint_interval_steps = 0;
+  int64_t stop_step = 0;
   int threads = 1;
 };
 
@@ -62,6 +63,7 @@ inline JobOutcome run_in(const std::filesystem::path& folder, const std::string&
                      .scratch_dir = folder / name / "scratch",
                      .resume_dir = request.resume_dir,
                      .checkpoint_interval_steps = request.checkpoint_interval_steps,
+                     .stop_step = request.stop_step,
                      .threads = request.threads};
   std::filesystem::create_directories(spec.output_dir);
   std::filesystem::create_directories(spec.scratch_dir);

@@ -76,6 +76,25 @@ TEST_CASE("codebooks job: outputs, summary and steps") {
   CHECK(summary["relativeError"].get<double>() < 0.5);
 }
 
+TEST_CASE("codebooks job: a stop step ends the attempt there with the checkpoint of a run that passes it") {
+  TemporaryFolder folder;
+  JobRequest request = request_in(folder.path());
+  request.checkpoint_interval_steps = 1;
+  RecordingHost passing, stopped;
+  run_in(folder.path(), "passing", request, passing, run_codebooks);
+  REQUIRE(passing.checkpoints.size() >= 3);
+  const auto from = passing.checkpoints.begin(), to = std::next(from, 2);
+  request.checkpoint_interval_steps = 0;
+  request.stop_step = to->first;
+  request.resume_dir = from->second;
+  const JobOutcome outcome = run_in(folder.path(), "stopped", request, stopped, run_codebooks);
+  CHECK(outcome.kind == JobOutcome::Kind::stopped);
+  CHECK(outcome.step == to->first);
+  REQUIRE(stopped.checkpoints.size() == 1);
+  for (const char* file : {"codebooks.safetensors", "state.json"})
+    CHECK(read_text_file(stopped.checkpoints.at(to->first) / file) == read_text_file(to->second / file));
+}
+
 TEST_CASE("codebooks job: bytes do not depend on threads, stops or checkpoints") {
   TemporaryFolder folder;
   JobRequest request = request_in(folder.path());

@@ -85,6 +85,23 @@ TEST_CASE("dccf job: output, metrics, and bytes that depend on neither threads n
   }
 }
 
+TEST_CASE("dccf job: a stop step ends the attempt there with the checkpoint of a run that passes it") {
+  TemporaryFolder folder;
+  JobRequest request = request_in(folder.path());
+  request.checkpoint_interval_steps = 2;
+  RecordingHost passing, stopped;
+  run_in(folder.path(), "passing", request, passing, run_dccf);
+  request.checkpoint_interval_steps = 0;
+  request.stop_step = 4;
+  request.resume_dir = passing.checkpoints.at(2);
+  const JobOutcome outcome = run_in(folder.path(), "stopped", request, stopped, run_dccf);
+  CHECK(outcome.kind == JobOutcome::Kind::stopped);
+  CHECK(stopped.steps == std::vector<int64_t>{3, 4});
+  REQUIRE(stopped.checkpoints.size() == 1);
+  CHECK(read_text_file(stopped.checkpoints.at(4) / "dccf.safetensors") ==
+        read_text_file(passing.checkpoints.at(4) / "dccf.safetensors"));
+}
+
 TEST_CASE("dccf job: failures are classified") {
   TemporaryFolder folder;
   const JobRequest good = request_in(folder.path());

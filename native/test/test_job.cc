@@ -105,6 +105,11 @@ TEST_CASE("job: control flags, missing inputs and aborts") {
   CHECK(cause_of([&] { context.input("codes"); }) == FailureCause::bad_input);
   CHECK(context.checkpoint_due(10));
   CHECK(!context.checkpoint_due(11));
+  CHECK(context.control_due(0) == kControlNone);
+  f.spec.stop_step = 7;
+  JobContext stopping(f.spec, f.host, nullptr);
+  CHECK(stopping.control_due(7) == kControlStop);
+  CHECK(stopping.control_due(6) == kControlNone);
   context.throw_if_aborted();
   f.host.control.abort();
   CHECK_THROWS_AS(context.throw_if_aborted(), JobAborted);
@@ -160,6 +165,7 @@ TEST_CASE("job: unknown kinds and malformed specs are bad input") {
   CHECK(without("outputDir", "/no/such/folder") == FailureCause::bad_input);
   CHECK(without("threads", 0) == FailureCause::bad_input);
   CHECK(without("checkpointIntervalSteps", -1) == FailureCause::bad_input);
+  CHECK(without("stopStep", -1) == FailureCause::bad_input);
   CHECK(without("elastic", 1) == FailureCause::bad_input);
   CHECK(without("memorySaving", 3) == FailureCause::bad_input);
   Json elastic = good;

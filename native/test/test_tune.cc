@@ -138,6 +138,32 @@ TEST_CASE("tune: one rank's stop request stops all at one step, with the checkpo
   CHECK(checkpoint_bytes(hosts[0].checkpoints[5]) == checkpoint_bytes(saving.checkpoints[5]));
 }
 
+TEST_CASE("tune: a stop step ends every rank there, asked by nobody, from the beginning and from a checkpoint") {
+  const TemporaryFolder folder;
+  write_toy_inputs(folder.path());
+  ToyRun run = toy_run(folder.path(), 10);
+  TuneHost saving;
+  run.checkpoint_interval = 3;
+  run_rank_of(run, folder.path() / "alone", saving, nullptr);
+  run.checkpoint_interval = 0;
+  run.stop_step = 6;
+  for (const bool resumes : {false, true}) {
+    CAPTURE(resumes);
+    const std::filesystem::path own = folder.path() / (resumes ? "resumed" : "begun");
+    if (resumes) run.resume = saving.checkpoints[3];
+    std::vector<TuneHost> hosts(3);
+    run_gang(3, [&](Transport& transport) {
+      const int rank = transport.rank();
+      const JobOutcome outcome =
+          run_rank_of(run, own / std::to_string(rank), hosts[static_cast<size_t>(rank)], &transport);
+      CHECK(outcome.kind == JobOutcome::Kind::stopped);
+      CHECK(outcome.step == 6);
+    });
+    REQUIRE(hosts[0].checkpoints.size() == 1);
+    CHECK(checkpoint_bytes(hosts[0].checkpoints[6]) == checkpoint_bytes(saving.checkpoints[6]));
+  }
+}
+
 TEST_CASE("tune: an abandoned attempt ends with JobAborted") {
   const TemporaryFolder folder;
   write_toy_inputs(folder.path());

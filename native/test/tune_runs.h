@@ -116,6 +116,7 @@ struct ToyRun {
   std::map<std::string, std::filesystem::path> inputs;
   int threads = 1;
   int64_t checkpoint_interval = 0;
+  int64_t stop_step = 0;
   std::optional<std::filesystem::path> resume;
 };
 
@@ -137,6 +138,7 @@ inline JobOutcome run_rank_of(const ToyRun& run, const std::filesystem::path& fo
                .scratch_dir = folder / "scratch",
                .resume_dir = run.resume,
                .checkpoint_interval_steps = run.checkpoint_interval,
+               .stop_step = run.stop_step,
                .threads = run.threads};
   JobContext context(spec, host, transport);
   prepare_compute_thread();

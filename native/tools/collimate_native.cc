@@ -25,7 +25,7 @@ constexpr const char* kUsage =
     "       collimate-native run job.json [--threads N]\n"
     "\n"
     "job.json: {\"kind\", \"recipe\", \"inputs\": {name: path}, \"outputDir\", \"scratchDir\", \"resumeDir\"?,\n"
-    "           \"checkpointIntervalSteps\"?, \"threads\"?,\n"
+    "           \"checkpointIntervalSteps\"?, \"stopStep\"?, \"threads\"?,\n"
     "           \"gang\"?: {\"rank\", \"world\", \"generation\", \"addresses\": [\"host:port\"], \"listen\": "
     "\"host:port\"}}\n";
 

@@ -49,6 +49,8 @@ export interface NativeJobOptions {
   resumeDir: string | null;
   /** 0: only when asked. */
   checkpointIntervalSteps: number;
+  /** The job stops with a checkpoint of this step; absent or 0: at its end. */
+  stopStep?: number;
   threads: number;
   /** Null for a gang of one. */
   gang: NativeGang | null;

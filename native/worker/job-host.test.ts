@@ -15,7 +15,7 @@ import { createLogger } from '../../orchestrator/telemetry/logger.js';
 import type { JobEvent__Output } from '../../proto/generated/collimate/v1/JobEvent.js';
 import type { WatchJobResponse__Output } from '../../proto/generated/collimate/v1/WatchJobResponse.js';
 import type { WorkerServiceClient } from '../../proto/generated/collimate/v1/WorkerService.js';
-import type { JobSpec } from '../../workflows/contract.js';
+import type { JobResult, JobSpec } from '../../workflows/contract.js';
 import type { DomainRun } from './domain-runner.js';
 import { JobHost } from './job-host.js';
 import type { AttemptRef } from './lease.js';
@@ -91,9 +91,9 @@ afterEach(async () => {
 const deadlineMs = 10_000;
 const reserve = (job: AttemptRef) => unary(client, 'reserve', { job, ttlMs: 5_000 }, { deadlineMs });
 const release = (job: AttemptRef) => unary(client, 'release', { job }, { deadlineMs });
-const start = (job: AttemptRef, what: JobSpec) => {
+const start = (job: AttemptRef, what: JobSpec, order: { dryRun?: boolean } = {}) => {
   const definition = { key: jobKeyOf(what), specJson: canonicalJson(what) };
-  return unary(client, 'startJob', { job, definition, place: { rank: 0, world: 1 } }, { deadlineMs });
+  return unary(client, 'startJob', { job, definition, place: { rank: 0, world: 1 }, ...order }, { deadlineMs });
 };
 
 /** Events up to the end of the stream; rejects with its status. */
@@ -148,6 +148,20 @@ describe('a worker', () => {
   it('starts nothing without a lease', async () => {
     await expect(start(attempt(1), spec())).rejects.toThrow(/reserve first/);
     await expect(reserve({ jobId: '', epoch: 1 })).rejects.toMatchObject({ code: status.INVALID_ARGUMENT });
+  });
+
+  it('publishes nothing of a dry run: its digests are told, its outputs stored, no result is committed', async () => {
+    await reserve(attempt(1));
+    await start(attempt(1), spec(), { dryRun: true });
+    const json = (await watch(attempt(1))).at(-1)?.finished?.resultJson ?? '';
+    expect(await store.getJobResult(jobKeyOf(spec()))).toBeNull();
+    const told = JSON.parse(json) as JobResult;
+    expect(Object.keys(told.outputs).length).toBeGreaterThan(0);
+    for (const digest of Object.values(told.outputs)) await store.readBytes(digest);
+    await reserve(attempt(2));
+    await start(attempt(2), spec());
+    await watch(attempt(2));
+    expect(await store.getJobResult(jobKeyOf(spec()))).toEqual(told);
   });
 
   it('works for one job at a time; release aborts it without a result', async () => {

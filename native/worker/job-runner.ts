@@ -5,6 +5,7 @@
  * 2. Native jobs run on native threads and domain jobs in a worker thread, so this thread keeps answering.
  * 3. An attempt always ends with exactly one terminal event. Its scratch folder is gone by then, except when it ends parked:
  *    its session then waits in `parkedSession` for the next attempt, with its folder.
+ * 4. A dry run stores what it makes by content and tells its digests; nothing refers to it, so it cannot be taken for the job's.
  */
 import { mkdir, rm } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
@@ -29,6 +30,7 @@ import {
   type SessionFollower,
 } from './native-session.js';
 
+/** Where the order does not say. */
 const CHECKPOINTS_KEPT = 2;
 
 export interface JobOrder extends AttemptRef {
@@ -41,6 +43,12 @@ export interface JobOrder extends AttemptRef {
   /** Take the state from another rank instead of a checkpoint. */
   joinSurvivors: boolean;
   memorySaving: number;
+  /** 0: to the end. */
+  untilStep: number;
+  /** Nothing is published: a job is computed again to be compared. */
+  dryRun: boolean;
+  /** 0: as many as usual. */
+  checkpointsKept: number;
 }
 
 /** A session that an earlier attempt at the job left parked, and what belongs to it. */
@@ -220,6 +228,7 @@ export class JobRun {
         scratchDir,
         resumeDir,
         checkpointIntervalSteps: order.checkpointIntervalSteps,
+        stopStep: order.untilStep,
         threads,
         gang,
         elastic: isElastic(spec.kind),
@@ -234,7 +243,8 @@ export class JobRun {
 
   /** A session without state is of use only where another rank has it. */
   #canGoOn(session: NativeSession): boolean {
-    const { definition, joinSurvivors } = this.order;
+    const { definition, joinSurvivors, dryRun } = this.order;
+    if (dryRun) return false;
     return session.jobKey === definition.key && session.isParked && (session.warmStep !== null || joinSurvivors);
   }
 
@@ -322,10 +332,12 @@ export class JobRun {
   async #commitCheckpoint(step: number, folder: string, seconds: number): Promise<void> {
     const startedMs = performance.now();
     const { store } = this.#options;
-    const key = this.order.definition.key;
-    const { manifestDigest, bytes } = await store.putCheckpoint(key, step, folder);
+    const { definition, dryRun, checkpointsKept } = this.order;
+    const { key } = definition;
+    const put = dryRun ? store.putUnlistedCheckpoint(key, step, folder) : store.putCheckpoint(key, step, folder);
+    const { manifestDigest, bytes } = await put;
     await rm(folder, { recursive: true, force: true });
-    await store.pruneCheckpoints(key, CHECKPOINTS_KEPT);
+    if (!dryRun) await store.pruneCheckpoints(key, checkpointsKept === 0 ? CHECKPOINTS_KEPT : checkpointsKept);
     const storeSeconds = (performance.now() - startedMs) / 1000;
     this.#options.onMeasure({ type: 'checkpoint', seconds: storeSeconds });
     this.events.append({ checkpoint: { step, manifestDigest, bytes, seconds: seconds + storeSeconds } });
@@ -343,7 +355,7 @@ export class JobRun {
         this.#options.log.debug({ output: name, file: basename(path), digest: digests[name] }, 'output stored');
       }
       const result: JobResult = { key: this.order.definition.key, outputs: digests, summary };
-      await store.commitJobResult(result);
+      if (!this.order.dryRun) await store.commitJobResult(result);
       resultJson = JSON.stringify(result);
     }
     await this.#clean();

@@ -76,6 +76,9 @@ export function workerService({ workerId, numericsClass, host }: ServiceOptions)
           checkpointIntervalSteps: request.checkpointIntervalSteps,
           joinSurvivors: request.joinSurvivors,
           memorySaving: request.memorySaving,
+          untilStep: request.untilStep,
+          dryRun: request.dryRun,
+          checkpointsKept: request.checkpointsKept,
           runId: request.runId,
           stage: request.stage,
         });

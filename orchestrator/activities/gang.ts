@@ -2,9 +2,11 @@
  * Gangs: lease workers, start a job on them, follow it, give them back.
  *
  * 1. A retried wait finds the attempt's watch, or attaches anew after a restart of this process; it never starts anything.
- * 2. The state that a member holds is worth more than a checkpoint: a gang with such a member starts from there.
+ * 2. What a verification computes again is no part of its run: it is neither written to the run's events nor counted.
+ * 3. The state that a member holds is worth more than a checkpoint: a gang with such a member starts from there.
  */
-import type { Activities, AwaitRequest, GangEvent } from '../../workflows/activity-contract.js';
+import type { Activities, AwaitRequest, GangEvent, Timed } from '../../workflows/activity-contract.js';
+import { isVerifyJob } from '../../workflows/contract.js';
 import { advanced } from '../../workflows/timeline.js';
 import { canonicalJson } from '../artifacts/job-key.js';
 import { GangLeases, ReserveRefusedError, TooFewWorkersError } from '../fleet/gang-leases.js';
@@ -28,7 +30,8 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
   const leases = new GangLeases(fleet, workers);
 
   /** Moves the run's seconds in the metrics while an activity waits: now, since waits may be short, and every second. */
-  function tellSeconds(runId: string, timeline: AwaitRequest['timeline']): NodeJS.Timeout {
+  function tellSeconds(runId: string, timeline: Timed['timeline']): NodeJS.Timeout | undefined {
+    if (timeline === null) return undefined;
     const tell = (): void => {
       events.seconds(runId, advanced(timeline, Date.now()));
     };
@@ -80,7 +83,9 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
       try {
         const acquired = await leases.acquire(request, cancellationSignal());
         const labels = { run: request.runId, stage: request.stage };
-        metrics.observe('collimate_queue_wait_duration_seconds', labels, (Date.now() - startedMs) / 1000);
+        if (!isVerifyJob(request.jobId)) {
+          metrics.observe('collimate_queue_wait_duration_seconds', labels, (Date.now() - startedMs) / 1000);
+        }
         return acquired;
       } catch (error) {
         if (error instanceof TooFewWorkersError) throw classified('no_workers', error.message);
@@ -91,13 +96,16 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
       }
     },
 
-    async startGang({ members, key, spec, checkpointIntervalSteps, memorySaving, ...attempt }) {
+    async startGang({ members, key, spec, checkpointIntervalSteps, checkpointsKept, memorySaving, rerun, ...attempt }) {
       const startedMs = Date.now();
       const warmSteps = members.flatMap(({ warmStep }) => (warmStep === null ? [] : [warmStep]));
-      const survived = warmSteps.length > 0;
-      const checkpoint = survived
-        ? null
-        : await classifyingStoreErrors(() => store.latestCheckpoint(key), { tellsWorkflow: true });
+      // What is computed again begins at its checkpoint.
+      const survived = rerun === undefined && warmSteps.length > 0;
+      let checkpoint: { step: number; manifestDigest: string } | null = null;
+      if (rerun !== undefined) checkpoint = rerun.from;
+      else if (!survived) {
+        checkpoint = await classifyingStoreErrors(() => store.latestCheckpoint(key), { tellsWorkflow: true });
+      }
       await Promise.all(
         members.map(async (member, rank) => {
           const place = {
@@ -113,6 +121,9 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
             checkpointIntervalSteps,
             joinSurvivors: survived && member.warmStep === null,
             memorySaving,
+            untilStep: rerun?.untilStep ?? 0,
+            dryRun: rerun !== undefined,
+            checkpointsKept,
           };
           await workers.start(member, order).catch((error: unknown) => {
             const { workerId } = member;
@@ -120,13 +131,14 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
           });
         }),
       );
+      const resumedFromStep = survived ? Math.max(...warmSteps) : (checkpoint?.step ?? 0);
+      if (rerun !== undefined) return { resumedFromStep };
       metrics.observe(
         'collimate_dispatch_duration_seconds',
         { run: attempt.runId, stage: attempt.stage },
         (Date.now() - startedMs) / 1000,
       );
       const names = members.map((member) => member.workerId).join(', ');
-      const resumedFromStep = survived ? Math.max(...warmSteps) : (checkpoint?.step ?? 0);
       const from = resumedFromStep === 0 ? 'the beginning' : `step ${String(resumedFromStep)}`;
       const held = survived ? `, which ${String(warmSteps.length)} of them held` : '';
       events.note(attempt, `${attempt.jobId} epoch ${String(attempt.epoch)} started on ${names} from ${from}${held}`);
@@ -140,7 +152,7 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
         fleet,
         stallSeconds,
         onEvent: (member, event) => {
-          events.jobEvent(attempt, member, event);
+          if (!isVerifyJob(attempt.jobId)) events.jobEvent(attempt, member, event);
         },
       });
       const telling = tellSeconds(attempt.runId, timeline);

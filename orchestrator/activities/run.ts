@@ -101,6 +101,7 @@ export function runActivities({ store, events, servingDir }: ActivityDependencie
       const result: RunResult = {
         runId: plan.runId,
         numericsClass: pin.numericsClass,
+        engineRevision: pin.engineRevision,
         resultDigest: resultDigestOf({ jobs, published: jobs['assemble']?.outputs['published'] ?? null }),
         jobs,
         generation,

@@ -305,6 +305,36 @@ export function artifactStoreContract(name: string, make: (folder: string) => Pr
         expect(await store.latestCheckpoint(KEY)).toEqual(older);
       });
 
+      it('tells every checkpoint and what is wrong with it, and takes none away', async () => {
+        for (const step of [1, 2, 3, 4]) await put(step);
+        await world.damage({ object: sha256Hex('weights of step 2') }, flip);
+        await world.damage({ checkpointOf: KEY, step: 3 }, flip);
+        for (const client of [another(), another()]) {
+          const states = await client.inspectCheckpoints(KEY);
+          expect(states.map(({ step }) => step)).toEqual([1, 2, 3, 4]);
+          expect(states[1]?.damage).toContain(`object ${sha256Hex('weights of step 2')}`);
+          expect(states[2]).toEqual({ step: 3, manifestDigest: null, damage: 'its pointer is damaged' });
+          for (const index of [0, 3]) expect(states[index]).toMatchObject({ damage: null });
+        }
+        const listed = await store.listCheckpoints(KEY);
+        expect(listed.map(({ step }) => step)).toEqual([1, 2, 4]);
+        const digests = (await store.inspectCheckpoints(KEY)).flatMap(({ manifestDigest }) => manifestDigest ?? []);
+        expect(digests).toEqual(listed.map(({ manifestDigest }) => manifestDigest));
+        expect(warnings).toEqual([]);
+      });
+
+      it('stores an unlisted checkpoint under the digest of a listed one, and nothing goes on from it', async () => {
+        const unlisted = await store.putUnlistedCheckpoint(KEY, 3, await write(3));
+        expect(await another().latestCheckpoint(KEY)).toBeNull();
+        expect(await store.listCheckpoints(KEY)).toEqual([]);
+        await store.restoreCheckpoint(unlisted.manifestDigest, join(folder, 'unlisted'));
+        expect(await put(3)).toEqual(unlisted);
+        // Other content for a listed step is stored beside it.
+        const other = await store.putUnlistedCheckpoint(KEY, 3, await write(3, ',"more":1'));
+        expect(other.manifestDigest).not.toBe(unlisted.manifestDigest);
+        expect(await store.latestCheckpoint(KEY)).toEqual(unlisted);
+      });
+
       it('answers null when all are damaged', async () => {
         await put(1);
         await put(2);

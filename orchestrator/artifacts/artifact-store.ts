@@ -23,6 +23,15 @@ export interface CheckpointManifest {
   jobKey: string;
 }
 
+/** A listed checkpoint of which every byte was looked at. */
+export interface CheckpointState {
+  step: number;
+  /** Null when the pointer cannot be read. */
+  manifestDigest: Digest | null;
+  /** What is wrong with it; null: nothing. */
+  damage: string | null;
+}
+
 /** Damage that the store found and worked around. */
 export interface StoreWarning {
   /** What is damaged: `job <key>`, `checkpoint of <key> at step <n>`, `object <digest>`, `events of run <id>`. */
@@ -75,10 +84,14 @@ export interface ArtifactStore {
 
   /** Stores every file below `dir`, then the manifest, then the pointer. Idempotent. */
   putCheckpoint(jobKey: string, step: number, dir: string): Promise<CheckpointRef>;
+  /** Stores files and manifest alike, but no pointer: nothing goes on from it, and `collectGarbage` takes it in time. */
+  putUnlistedCheckpoint(jobKey: string, step: number, dir: string): Promise<CheckpointRef>;
   /** Newest checkpoint of which every byte was verified; damaged ones are skipped with a warning. */
   latestCheckpoint(jobKey: string): Promise<CheckpointRef | null>;
   /** Checkpoints as they are listed, oldest first, unverified. */
   listCheckpoints(jobKey: string): Promise<{ step: number; manifestDigest: Digest }[]>;
+  /** All checkpoints, oldest first, each verified; damaged ones are told, and stay listed. */
+  inspectCheckpoints(jobKey: string): Promise<CheckpointState[]>;
   /** Writes the checkpoint's files into `targetDir`, which must be empty or absent. */
   restoreCheckpoint(manifestDigest: Digest, targetDir: string): Promise<CheckpointManifest>;
   /** Keeps the newest `keep` checkpoints; answers how many were dropped. Objects go with `collectGarbage`. */

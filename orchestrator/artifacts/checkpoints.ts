@@ -8,7 +8,7 @@
 import { mkdir, readdir, rm } from 'node:fs/promises';
 import { dirname, join, posix, sep } from 'node:path';
 
-import type { CheckpointManifest, CheckpointRef, StoreWarning } from './artifact-store.js';
+import type { CheckpointManifest, CheckpointRef, CheckpointState, StoreWarning } from './artifact-store.js';
 import { asStoreError, CorruptArtifactError, NondeterminismError } from './errors.js';
 import { canonicalJson, isDigest } from './job-key.js';
 import type { StorePlace } from './job-results.js';
@@ -23,6 +23,12 @@ interface Pointer {
   manifestDigest: string;
 }
 
+interface CheckpointFolder {
+  jobKey: string;
+  step: number;
+  dir: string;
+}
+
 export class Checkpoints {
   readonly #objects: ObjectSpace;
   readonly #records: RecordSpace;
@@ -34,7 +40,13 @@ export class Checkpoints {
     this.#warn = onWarning;
   }
 
-  async put({ jobKey, step, dir }: { jobKey: string; step: number; dir: string }): Promise<CheckpointRef> {
+  async put(folder: CheckpointFolder): Promise<CheckpointRef> {
+    const stored = await this.putUnlisted(folder);
+    await this.#point(folder.jobKey, { step: stored.step, manifestDigest: stored.manifestDigest });
+    return stored;
+  }
+
+  async putUnlisted({ jobKey, step, dir }: CheckpointFolder): Promise<CheckpointRef> {
     if (!Number.isSafeInteger(step) || step < 0)
       throw new TypeError(`checkpoint: expected a step >= 0, got ${String(step)}`);
     const files: Record<string, string> = {};
@@ -42,7 +54,6 @@ export class Checkpoints {
     if (Object.keys(files).length === 0) throw new TypeError(`checkpoint: expected files below ${dir}, found none`);
     const manifest: CheckpointManifest = { files, step, jobKey };
     const manifestDigest = await this.#objects.putBytes(Buffer.from(canonicalJson(manifest)));
-    await this.#point(jobKey, { step, manifestDigest });
     return { step, manifestDigest, bytes: await this.#bytesOf(manifest) };
   }
 
@@ -62,6 +73,17 @@ export class Checkpoints {
       if (pointer !== null && pointer !== 'damaged') pointers.push(pointer);
     }
     return pointers;
+  }
+
+  async inspect(jobKey: string): Promise<CheckpointState[]> {
+    const states: CheckpointState[] = [];
+    for (const step of await this.#steps(jobKey)) {
+      const pointer = await this.#readPointer(jobKey, step);
+      if (pointer === null) continue;
+      const manifestDigest = pointer === 'damaged' ? null : pointer.manifestDigest;
+      states.push({ step, manifestDigest, damage: await this.#damageOf(jobKey, step, pointer) });
+    }
+    return states;
   }
 
   async restore(manifestDigest: string, targetDir: string): Promise<CheckpointManifest> {
@@ -132,23 +154,30 @@ export class Checkpoints {
   async #verified(jobKey: string, step: number): Promise<CheckpointRef | null> {
     const pointer = await this.#readPointer(jobKey, step);
     if (pointer === null) return null;
-    let damage = 'its pointer is damaged';
-    if (pointer !== 'damaged') {
-      try {
-        const manifest = await this.#readManifest(pointer.manifestDigest);
-        for (const digest of Object.values(manifest.files)) await this.#objects.verify(digest);
-        if (manifest.jobKey === jobKey && manifest.step === step) {
-          return { ...pointer, bytes: await this.#bytesOf(manifest) };
-        }
-        damage = `its manifest is that of job ${manifest.jobKey}, step ${String(manifest.step)}`;
-      } catch (error) {
-        if (!(error instanceof CorruptArtifactError)) throw error;
-        damage = error.message;
-      }
+    const damage = await this.#damageOf(jobKey, step, pointer);
+    if (damage === null && pointer !== 'damaged') {
+      return { ...pointer, bytes: await this.#bytesOf(await this.#readManifest(pointer.manifestDigest)) };
     }
     await this.#records.setAside(nameOf(jobKey, step));
-    this.#warn({ subject: `checkpoint of ${jobKey} at step ${String(step)}`, message: `skipped: ${damage}` });
+    this.#warn({
+      subject: `checkpoint of ${jobKey} at step ${String(step)}`,
+      message: `skipped: ${damage ?? 'its pointer is damaged'}`,
+    });
     return null;
+  }
+
+  /** What is wrong with a checkpoint; null when every byte is right. */
+  async #damageOf(jobKey: string, step: number, pointer: Pointer | 'damaged'): Promise<string | null> {
+    if (pointer === 'damaged') return 'its pointer is damaged';
+    try {
+      const manifest = await this.#readManifest(pointer.manifestDigest);
+      for (const digest of Object.values(manifest.files)) await this.#objects.verify(digest);
+      const isIts = manifest.jobKey === jobKey && manifest.step === step;
+      return isIts ? null : `its manifest is that of job ${manifest.jobKey}, step ${String(manifest.step)}`;
+    } catch (error) {
+      if (!(error instanceof CorruptArtifactError)) throw error;
+      return error.message;
+    }
   }
 
   async #readPointer(jobKey: string, step: number): Promise<Pointer | 'damaged' | null> {

@@ -2,7 +2,14 @@
  * The artifact store over its parts: what is the same for a folder and for a bucket. See `artifact-store.ts` for the promises.
  */
 import type { Digest, Json, JobResult, JsonObject } from '../../workflows/contract.js';
-import type { ArtifactStore, CheckpointManifest, CheckpointRef, EventPage, StoreWarning } from './artifact-store.js';
+import type {
+  ArtifactStore,
+  CheckpointManifest,
+  CheckpointRef,
+  CheckpointState,
+  EventPage,
+  StoreWarning,
+} from './artifact-store.js';
 import { Checkpoints } from './checkpoints.js';
 import { CorruptArtifactError } from './errors.js';
 import { canonicalJson } from './job-key.js';
@@ -79,12 +86,20 @@ export class ComposedArtifactStore implements ArtifactStore {
     return this.#checkpoints.put({ jobKey, step, dir });
   }
 
+  putUnlistedCheckpoint(jobKey: string, step: number, dir: string): Promise<CheckpointRef> {
+    return this.#checkpoints.putUnlisted({ jobKey, step, dir });
+  }
+
   latestCheckpoint(jobKey: string): Promise<CheckpointRef | null> {
     return this.#checkpoints.latest(jobKey);
   }
 
   listCheckpoints(jobKey: string): Promise<{ step: number; manifestDigest: Digest }[]> {
     return this.#checkpoints.list(jobKey);
+  }
+
+  inspectCheckpoints(jobKey: string): Promise<CheckpointState[]> {
+    return this.#checkpoints.inspect(jobKey);
   }
 
   restoreCheckpoint(manifestDigest: Digest, targetDir: string): Promise<CheckpointManifest> {

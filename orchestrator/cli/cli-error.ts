@@ -19,9 +19,9 @@ export type ExitName = keyof typeof EXIT;
 export const EXIT_CODES_HELP = `
 Exit codes:
   0  ok (also: a follow was left with Ctrl-C; the run goes on)
-  1  the run failed
+  1  the run failed; something that was verified differs
   2  usage or bad input: wrong option, run file, missing or empty file, port in use
-  3  not found: no such run, user or published list
+  3  not found: no such run, user or published list; nothing left to verify
   4  the run was cancelled
   5  timeout: something did not answer in time
   6  server unreachable: nothing is up, or it does not listen`;

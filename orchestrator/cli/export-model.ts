@@ -15,6 +15,7 @@ import { type ArtifactStore } from '../artifacts/store.js';
 import { readSafetensorsMetadata } from '../recommender/safetensors.js';
 import { CliError, hasCode } from './cli-error.js';
 import { readmeOf, tokenizerConfigOf } from './export-texts.js';
+import { readFinishedRun } from './finished-run.js';
 import { runNativeJob } from './native-job.js';
 
 export interface ExportRequest {
@@ -95,21 +96,9 @@ async function refuseWhatIsThere(folder: string): Promise<void> {
 }
 
 async function readSource(store: ArtifactStore, runId: string): Promise<Source> {
-  const result = await readRunJson<RunResult>(store, runId, 'result.json');
-  const plan = await readRunJson<RunPlan>(store, runId, 'plan.json');
-  if (plan === null) {
-    throw new CliError(
-      'notFound',
-      `expected a run in the store, but there is none called "${runId}"; see "collimate ls"`,
-    );
-  }
-  const model = result?.jobs['tune']?.outputs['model'];
-  if (result === null || model === undefined) {
-    throw new CliError(
-      'badInput',
-      `expected a finished run, but ${runId} has no result; see "collimate status ${runId}"`,
-    );
-  }
+  const { plan, result } = await readFinishedRun(store, runId);
+  const model = result.jobs['tune']?.outputs['model'];
+  if (model === undefined) throw new CliError('badInput', `run ${runId} has no tuned model; run it again`);
   const modelPath = await store.localPath(model);
   const metadata = await readSafetensorsMetadata(modelPath);
   const adapterConfig = metadata['adapter_config'];
@@ -121,17 +110,6 @@ async function readSource(store: ArtifactStore, runId: string): Promise<Source> 
     config: JSON.parse(metadata['config'] ?? '{}') as JsonObject,
     adapterConfig: adapterConfig === undefined ? null : (JSON.parse(adapterConfig) as JsonObject),
   };
-}
-
-async function readRunJson<T>(store: ArtifactStore, runId: string, name: string): Promise<T | null> {
-  try {
-    const bytes = await store.readRunFile(runId, name);
-    return bytes === null ? null : (JSON.parse(bytes.toString('utf8')) as T);
-  } catch (error) {
-    // A name that cannot be a run id.
-    if (error instanceof TypeError) return null;
-    throw error;
-  }
 }
 
 /** The object holds PEFT's names already; what else is in its metadata PEFT does not read. */

@@ -167,9 +167,12 @@ const limits = fields({
   stallSeconds: positive().describe('A gang that answers but takes no step for so long is taken for stuck.'),
 });
 
-const checkpoints = fields({ dccf: whole(), codebooks: whole(), tune: whole() }).describe(
-  'Steps between two checkpoints; 0 for none. Never alters the result.',
-);
+const checkpoints = fields({
+  dccf: whole(),
+  codebooks: whole(),
+  tune: whole(),
+  keep: count(1_000_000).describe('Newest checkpoints that stay of each job, for "collimate verify" to start from.'),
+}).describe('Steps between two checkpoints; 0 for none. Never alters the result.');
 
 export const runFileSchema = z
   .strictObject({

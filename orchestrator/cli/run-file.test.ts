@@ -290,6 +290,16 @@ describe('the plan', () => {
     expect(other.recipes).toEqual(plain.recipes);
     expect(other.fleet).toMatchObject({ min: 3, max: 9 });
     expect(other.checkpointIntervalSteps).toEqual({ ...PLAN_DEFAULTS.checkpoints, tune: 1 });
+    expect(other.checkpointsKept).toBe(2);
+  });
+
+  test('how many checkpoints stay is a setting of its own, of at least one', () => {
+    const text = `${SIMULATED}checkpoints: { keep: 7, tune: 1 }\n`;
+    const { plan } = resolveRun(parseRunFile({ file: 'r', text }), { baseFolder: '.' });
+    expect(plan.checkpointsKept).toBe(7);
+    expect(plan.checkpointIntervalSteps).toEqual({ ...PLAN_DEFAULTS.checkpoints, tune: 1 });
+    const none = `${SIMULATED}checkpoints: { keep: 0 }\n`;
+    expect(() => parseRunFile({ file: 'r', text: none })).toThrow(/checkpoints\.keep|keep/);
   });
 
   test('a width of the beam for each level reaches the recipe, and so does the number of compared prompts', () => {

@@ -28,6 +28,7 @@ export const PLAN_DEFAULTS = {
   fleet: { min: 1, max: 8, spares: 0, waitSeconds: 120 },
   limits: { runSeconds: null, stallSeconds: 600 },
   checkpoints: { dccf: 500, codebooks: 25, tune: 50 },
+  checkpointsKept: 2,
   historyEventsMax: 4_000,
   shardPrompts: 512,
 };
@@ -66,7 +67,8 @@ export function resolveRun(
       recipes,
       fleet,
       limits: { ...PLAN_DEFAULTS.limits, ...value.limits },
-      checkpointIntervalSteps: { ...PLAN_DEFAULTS.checkpoints, ...value.checkpoints },
+      checkpointIntervalSteps: { ...PLAN_DEFAULTS.checkpoints, ...without(value.checkpoints ?? {}, 'keep') },
+      checkpointsKept: value.checkpoints?.keep ?? PLAN_DEFAULTS.checkpointsKept,
       historyEventsMax: value.historyEventsMax ?? PLAN_DEFAULTS.historyEventsMax,
       rankShardPrompts: value.rank?.shardPrompts ?? PLAN_DEFAULTS.shardPrompts,
       publish: value.publish !== false,

@@ -79,7 +79,8 @@ export class GangLeases {
       const compatible = this.#candidates(request);
       if (compatible.length < request.min) {
         tooFewSinceMs ??= Date.now();
-        if (Date.now() - tooFewSinceMs > request.waitSeconds * 1000) throw tooFewWorkers(request, compatible);
+        if (Date.now() - tooFewSinceMs > request.waitSeconds * 1000)
+          throw tooFewWorkers(request, compatible, this.#fleet.list());
       } else {
         tooFewSinceMs = null;
       }
@@ -218,11 +219,13 @@ function sameProcess(a: WorkerRef, b: WorkerRef): boolean {
   return a.workerId === b.workerId && a.address === b.address;
 }
 
-function tooFewWorkers(request: AcquireRequest, compatible: FleetMember[]): Error {
-  const { jobId, min, waitSeconds, numericsClass } = request;
+function tooFewWorkers(request: AcquireRequest, compatible: FleetMember[], fleet: FleetMember[]): Error {
+  const { jobId, min, waitSeconds, numericsClass, engineRevision } = request;
+  const kinds = new Set(fleet.map((member) => `${member.numericsClass} of engine ${member.engineRevision}`));
   return new TooFewWorkersError(
-    `${jobId} expected at least ${String(min)} worker(s) of numerics class ${numericsClass} within ` +
-      `${String(waitSeconds)} s, but ${String(compatible.length)} joined; start workers with "collimate worker", ` +
+    `${jobId} expected at least ${String(min)} worker(s) of numerics class ${numericsClass} and engine ${engineRevision} ` +
+      `within ${String(waitSeconds)} s, but ${String(compatible.length)} joined (the fleet has ` +
+      `${kinds.size === 0 ? 'no workers' : [...kinds].join(', ')}); start workers with "collimate worker", ` +
       'or lower fleet.min in the run file',
   );
 }

@@ -59,6 +59,23 @@ describe('GangWatch', () => {
     expect(await waiting).toEqual({ type: 'finished', step: 7, stepsTotal: 20, result: { key: 'k' } });
   });
 
+  it('tells a stop with the checkpoint that was written there', async () => {
+    const { next, send } = harness();
+    send('w-0', { checkpoint: { step: 5, manifestDigest: 'five' } });
+    send('w-0', { checkpoint: { step: 8, manifestDigest: 'eight' } });
+    const stopped = next(8);
+    send('w-1', { stopped: { step: 8 } });
+    send('w-0', { stopped: { step: 8 } });
+    expect(await stopped).toEqual({ type: 'stopped', step: 8, manifestDigest: 'eight' });
+  });
+
+  it('tells a stop without a checkpoint of that step as such', async () => {
+    const { next, send } = harness();
+    send('w-0', { checkpoint: { step: 5, manifestDigest: 'five' } });
+    send('w-0', { stopped: { step: 8 } });
+    expect(await next(5)).toEqual({ type: 'stopped', step: 8, manifestDigest: null });
+  });
+
   it('names the worker that died, not the peer that noticed first', async () => {
     const { next, send, breakStream } = harness();
     send('w-0', peerLost);

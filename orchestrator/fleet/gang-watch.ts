@@ -12,7 +12,7 @@ import { status, type ClientReadableStream } from '@grpc/grpc-js';
 import type { JobEvent__Output } from '../../proto/generated/collimate/v1/JobEvent.js';
 import type { WatchJobResponse__Output } from '../../proto/generated/collimate/v1/WatchJobResponse.js';
 import type { GangEvent, GangFailure } from '../../workflows/activity-contract.js';
-import type { FailureCause, GangMember, JobResult } from '../../workflows/contract.js';
+import type { Digest, FailureCause, GangMember, JobResult } from '../../workflows/contract.js';
 import { plainReason } from './channel.js';
 import { CHECK_INTERVAL_MS, HangDetector, type MemberSigns } from './hang-detector.js';
 import type { FleetMember } from './registry.js';
@@ -66,6 +66,7 @@ export class GangWatch {
   #step = 0;
   #stepsTotal = 0;
   #checkpointStep = 0;
+  #checkpointDigest: Digest | null = null;
   #failures: GangFailure[] = [];
   #failureTimer: NodeJS.Timeout | null = null;
   #end: EndEvent | null = null;
@@ -195,14 +196,19 @@ export class GangWatch {
       const computeSeconds = event.step.metrics['compute_seconds'];
       if (computeSeconds !== undefined) this.#stragglers.computed(state.rank, computeSeconds);
     } else if (event.checkpoint != null) {
-      this.#checkpointStep = Math.max(this.#checkpointStep, event.checkpoint.step);
+      if (event.checkpoint.step > this.#checkpointStep) {
+        this.#checkpointStep = event.checkpoint.step;
+        this.#checkpointDigest = event.checkpoint.manifestDigest;
+      }
       this.#wake();
     } else if (event.finished != null) {
       state.ended = true;
       if (state.rank === 0) this.#finish(this.#finishedBy(state, event.finished.resultJson));
     } else if (event.stopped != null) {
       state.ended = true;
-      if (state.rank === 0) this.#finish({ type: 'stopped', step: event.stopped.step });
+      const { step } = event.stopped;
+      const manifestDigest = step === this.#checkpointStep ? this.#checkpointDigest : null;
+      if (state.rank === 0) this.#finish({ type: 'stopped', step, manifestDigest });
     } else if (event.parked != null) {
       this.#parked(state, event.parked.reason, event.parked.message);
     } else if (event.failed != null) {

@@ -33,6 +33,9 @@ export interface StartOrder {
   checkpointIntervalSteps: number;
   joinSurvivors: boolean;
   memorySaving: number;
+  untilStep: number;
+  dryRun: boolean;
+  checkpointsKept: number;
 }
 
 export class WorkerClients {

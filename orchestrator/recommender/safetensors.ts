@@ -64,6 +64,17 @@ export function encodeSafetensors(tensors: Record<string, Tensor>, metadata: Rec
 
 /** Only `__metadata__` of a file that may be large. */
 export async function readSafetensorsMetadata(path: string): Promise<Record<string, string>> {
+  return (await readSafetensorsLayout(path)).metadata;
+}
+
+export interface SafetensorsLayout {
+  metadata: Record<string, string>;
+  /** Where each tensor lies in the file; unchecked against the file's size. */
+  tensors: Record<string, { dtype: string; shape: number[]; begin: number; end: number }>;
+}
+
+/** What the header of a file that may be large says. */
+export async function readSafetensorsLayout(path: string): Promise<SafetensorsLayout> {
   const fail = (problem: string): never => {
     throw new BadInputError(`${path}: not a safetensors file: ${problem}; make or copy the file again`);
   };
@@ -75,7 +86,13 @@ export async function readSafetensorsMetadata(path: string): Promise<Record<stri
     if (headerBytes > HEADER_BYTES_MAX) fail(`expected a header of at most ${HEADER_BYTES_MAX} bytes, got another`);
     const header = Buffer.alloc(headerBytes);
     await file.read(header, 0, headerBytes, 8);
-    return (parseHeader(header, fail)['__metadata__'] ?? {}) as unknown as Record<string, string>;
+    const { __metadata__: metadata, ...entries } = parseHeader(header, fail);
+    const tensors: SafetensorsLayout['tensors'] = {};
+    for (const [name, { dtype, shape, data_offsets: offsets }] of Object.entries(entries)) {
+      const [begin, end] = Array.isArray(offsets) ? offsets : fail(`tensor '${name}' has no offsets`);
+      tensors[name] = { dtype, shape, begin: 8 + headerBytes + begin, end: 8 + headerBytes + end };
+    }
+    return { metadata: (metadata ?? {}) as unknown as Record<string, string>, tensors };
   } finally {
     await file.close();
   }

@@ -23,6 +23,7 @@ describe('with nothing up', () => {
     ['resume', 'some-run'],
     ['scale', 'some-run', '--max', '2'],
     ['approve', 'some-run'],
+    ['verify', 'some-run'],
   ])('%s: exit 6, and says how to start', async (...args) => {
     const { code, stdout, stderr } = await cli([...args, '--home', home.path]);
     expect(stderr).toContain(`nothing is up in ${home.path}; start it with "collimate up"`);

@@ -184,7 +184,7 @@ JobOutcome run_codebooks(JobContext& context) {
     context.throw_if_aborted();
     const std::map<std::string, double> metrics = trainer.run_step();
     context.host().on_step(trainer.step(), trainer.steps_total(), metrics);
-    const uint32_t control = context.host().take_control();
+    const uint32_t control = context.host().take_control() | context.control_due(trainer.step());
     if (trainer.done()) break;
     if ((control & (kControlCheckpoint | kControlStop)) != 0 || context.checkpoint_due(trainer.step()))
       trainer.write_checkpoint();

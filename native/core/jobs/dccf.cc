@@ -100,7 +100,7 @@ JobOutcome run_dccf(JobContext& context) {
                             {"loss_rank", loss.rank},
                             {"loss_contrast", loss.contrast},
                             {"learning_rate", options.learning_rate}});
-    const uint32_t control = context.host().take_control();
+    const uint32_t control = context.host().take_control() | context.control_due(trainer.step());
     if (trainer.done()) break;
     if ((control & (kControlCheckpoint | kControlStop)) != 0 || context.checkpoint_due(trainer.step()))
       write_checkpoint(context, trainer);

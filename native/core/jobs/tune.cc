@@ -120,7 +120,8 @@ class Tuner {
   GangEnd run_in_gang() {
     enter_gang();
     while (state_.step < recipe_.steps) {
-      const uint32_t control = train_one_step();
+      uint32_t control = train_one_step();
+      control |= context_.control_due(state_.step);
       if (state_.step == recipe_.steps) break;
       if ((control & (kControlStop | kControlCheckpoint)) != 0 || context_.checkpoint_due(state_.step))
         write_checkpoint();
