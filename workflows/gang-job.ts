@@ -9,21 +9,19 @@
  * 4. What a failure means is decided by failure-policy.ts, whose state goes with the job through continue-as-new.
  */
 import {
-  ActivityFailure,
   ApplicationFailure,
   CancellationScope,
   ContinueAsNew,
   condition,
   isCancellation,
-  proxyActivities,
   sleep,
 } from '@temporalio/workflow';
 
-import type { Acquired, Activities, Attempt, GangEvent, GangFailure } from './activity-contract.js';
+import { failureOf, quick, waiting } from './activities.js';
+import type { Acquired, Attempt, GangEvent, GangFailure } from './activity-contract.js';
 import type {
   ActiveAttempt,
   Digest,
-  FailureCause,
   FleetLimits,
   GangMember,
   Incident,
@@ -39,21 +37,11 @@ import type {
   TimelineSnapshot,
 } from './contract.js';
 import { decide, FRESH, isWorkersFault, type Decision } from './failure-policy.js';
+import { RecoveryJournal } from './recovery-journal.js';
 import type { Timeline } from './timeline.js';
 
 /** How long the first gang of a job waits to become as large as it may; a later one grows instead. */
 const FULL_GANG_WAIT_SECONDS = 1;
-
-export const quick = proxyActivities<Activities>({
-  startToCloseTimeout: '10 min',
-  heartbeatTimeout: '5 s',
-  retry: { initialInterval: '200 ms', backoffCoefficient: 2, maximumInterval: '5 s' },
-});
-const waiting = proxyActivities<Activities>({
-  startToCloseTimeout: '30 d',
-  heartbeatTimeout: '5 s',
-  retry: { initialInterval: '200 ms', backoffCoefficient: 2, maximumInterval: '5 s' },
-});
 
 export interface JobRequest {
   /** Name of the job within the run: its kind, or `<kind>/<shard>`. */
@@ -99,10 +87,7 @@ export class GangJob {
   readonly #options: GangJobOptions;
   #members: GangMember[] = [];
   #epoch = 0;
-  /** The failure that is being recovered from; null once the first step after it is done. */
-  #incident: Incident | null = null;
-  /** Step and time of the present attempt's first step, to tell what a repeated one is worth. */
-  #firstStep: { step: number; at: number } | null = null;
+  readonly #journal: RecoveryJournal;
   /** The worker that the last failure is put down to. */
   #avoid: string | null = null;
   /** Workers that a gang of this job was the slower for. */
@@ -113,6 +98,9 @@ export class GangJob {
   constructor(host: GangJobHost, options: GangJobOptions) {
     this.#host = host;
     this.#options = options;
+    const { plan, stage, timeline, incidents } = host;
+    const { name: job, kind: jobKind } = options.request;
+    this.#journal = new RecoveryJournal({ runId: plan.runId, stage, job, jobKind, timeline, incidents });
   }
 
   /** `carried`: the attempt that runs on from before the stage continued as new. */
@@ -174,7 +162,7 @@ export class GangJob {
       }
       progress.epoch = this.#epoch;
       progress.workers = this.#members.map((member) => member.workerId);
-      progress.step = Math.max(progress.checkpointStep, this.#incident?.resumedFromStep ?? 0);
+      progress.step = Math.max(progress.checkpointStep, this.#journal.open?.resumedFromStep ?? 0);
       return await this.#follow(carried === null);
     } catch (error) {
       if (error instanceof ContinueAsNew || isCancellation(error)) throw error;
@@ -185,7 +173,7 @@ export class GangJob {
   async #formGang(): Promise<void> {
     const { request, spec, jobId, progress } = this.#options;
     const { plan, pin, timeline } = this.#host;
-    const incident = this.#incident;
+    const incident = this.#journal.open;
     timeline.set(request.name, incident === null ? 'queue' : `recovery:${incident.cause}`, Date.now());
     const previous = { members: this.#members, attempt: this.#attemptRef() };
     this.#epoch = this.#host.nextEpoch(jobId);
@@ -210,7 +198,7 @@ export class GangJob {
     // Beside the new gang's start: a worker that is gone answers late or never.
     this.#releaseBeside(dropped, previous.attempt);
     if (incident === null) timeline.set(request.name, 'start', Date.now());
-    const rescheduled = Date.now();
+    const rescheduledAt = Date.now();
     const { resumedFromStep } = await quick.startGang({
       ...attempt,
       members: this.#members,
@@ -221,29 +209,7 @@ export class GangJob {
       memorySaving: this.#retry().memorySaving,
     });
     if (!this.#members.some((member) => member.warmStep !== null)) progress.checkpointStep = resumedFromStep;
-    if (incident !== null)
-      this.#describeGang(incident, { previous: previous.members, acquired, rescheduled, resumedFromStep });
-  }
-
-  #describeGang(
-    incident: Incident,
-    next: { previous: GangMember[]; acquired: Acquired; rescheduled: number; resumedFromStep: number },
-  ): void {
-    const { members, fencedAt } = next.acquired;
-    incident.phases.fenced = fencedAt;
-    incident.phases.rescheduled = next.rescheduled;
-    incident.resumedFromStep = next.resumedFromStep;
-    const names = members.map(({ workerId, warmStep }) => `${workerId}${warmStep === null ? '' : ' (kept its state)'}`);
-    const from = next.resumedFromStep === 0 ? 'the beginning' : `step ${String(next.resumedFromStep)}`;
-    const words = incident.action === '' ? '' : `${incident.action}; `;
-    incident.action = `${words}went on from ${from} with ${String(members.length)} of ${String(next.previous.length)} workers: ${names.join(', ')}`;
-    const repeated = incident.failedAtStep - next.resumedFromStep;
-    const first = this.#firstStep;
-    if (repeated > 0 && first !== null && incident.failedAtStep > first.step) {
-      const lastProgress = incident.phases.lastProgress ?? incident.phases.detected;
-      const secondsAStep = (lastProgress - first.at) / 1000 / (incident.failedAtStep - first.step);
-      this.#host.timeline.lose(repeated * secondsAStep, `repeated:${incident.cause}`);
-    }
+    this.#journal.continuedWith({ previous: previous.members, acquired, rescheduledAt, resumedFromStep });
   }
 
   /** From the gang's start to the end of the attempt. */
@@ -252,7 +218,6 @@ export class GangJob {
     let untilFirstStep = fresh;
     let growing = true;
     let replacing = this.#members.length > 1;
-    if (fresh) this.#firstStep = null;
     for (;;) {
       const event = await this.#nextEvent({ untilFirstStep, growing, replacing });
       switch (event.type) {
@@ -272,7 +237,7 @@ export class GangJob {
           progress.checkpointStep = event.step;
           progress.step = event.step;
           progress.stepsTotal = event.stepsTotal;
-          const settled = this.#incident === null && this.#releases.size === 0;
+          const settled = this.#journal.open === null && this.#releases.size === 0;
           if (settled && this.#host.historyIsLong() && !this.#host.isPaused()) {
             const { key } = progress;
             const active = { jobId, key, epoch: this.#epoch, members: this.#members, checkpointStep: event.step };
@@ -290,7 +255,7 @@ export class GangJob {
           progress.step = Math.max(progress.step, event.step);
           if (event.type === 'finished') progress.stepsTotal = event.stepsTotal;
           if (event.type === 'stopped') progress.checkpointStep = Math.max(progress.checkpointStep, event.step);
-          if (event.type === 'finished' || event.type === 'stopped') await this.#closeIncident(null);
+          if (event.type === 'finished' || event.type === 'stopped') await this.#pastIncident();
           return event;
       }
     }
@@ -344,45 +309,41 @@ export class GangJob {
     return await observed;
   }
 
-  async #onFirstStep({ step, restoredAt, firstStepAt }: Extract<GangEvent, { type: 'first_step' }>): Promise<void> {
+  async #onFirstStep(event: Extract<GangEvent, { type: 'first_step' }>): Promise<void> {
     const { progress, request } = this.#options;
-    progress.step = Math.max(progress.step, step);
-    this.#firstStep = { step, at: firstStepAt };
+    progress.step = Math.max(progress.step, event.step);
     this.#host.timeline.set(request.name, 'work', Date.now());
-    if (this.#incident !== null) await this.#closeIncident({ restoredAt, firstStepAt });
+    this.#avoid = null;
+    await this.#journal.firstStep(event);
   }
 
-  /** `recovered` is null when the job ended before a step was seen. */
-  async #closeIncident(recovered: { restoredAt: number; firstStepAt: number } | null): Promise<void> {
-    const incident = this.#incident;
-    if (incident === null) return;
-    incident.phases.restored = recovered?.restoredAt ?? null;
-    incident.phases.firstStep = recovered?.firstStepAt ?? null;
-    this.#incident = null;
+  async #pastIncident(): Promise<void> {
     this.#avoid = null;
-    await quick.recordIncident(this.#host.plan.runId, incident, 'closed');
+    await this.#journal.close();
   }
 
   /** Records the failure and does what its class asks for; a result when the job turns out to be done. */
   async #recover(failure: GangFailure): Promise<JobResult | null> {
     const { request, spec } = this.#options;
     // One that came before the recovery from another was over.
-    await this.#closeIncident(null);
+    await this.#pastIncident();
     const decision = this.#decide(failure);
     const { cause, message, lastProgressAt } = failure;
     const { timeline } = this.#host;
     timeline.set(request.name, `recovery:${cause}`, Date.now());
     if (lastProgressAt !== null) timeline.lose((Date.now() - lastProgressAt) / 1000, `recovery:${cause}`);
-    await this.#openIncident(failure, decision);
+    const onRecord = this.#journal.opened(failure, this.#epoch, decision.words);
+    onRecord.catch(() => undefined);
     if (decision.action === 'give_up') {
+      await onRecord;
       throw ApplicationFailure.nonRetryable(`${request.name}: ${message} (${decision.words})`, cause);
     }
     this.#avoid = isWorkersFault(cause) ? failure.workerId : null;
     if (decision.action === 'wait_for_store') await this.#untilStoreTakesWrites(message);
     if (decision.waitMs > 0) await sleep(decision.waitMs);
     // A worker may have been lost between its commit and its last word.
-    const { result } = await quick.lookUpJob(spec);
-    if (result !== null) await this.#closeIncident(null);
+    const [{ result }] = await Promise.all([quick.lookUpJob(spec), onRecord]);
+    if (result !== null) await this.#pastIncident();
     return result;
   }
 
@@ -391,7 +352,7 @@ export class GangJob {
     const decision = this.#decide(seen);
     if (decision.action === 'give_up' || seen.workerId === null) return;
     this.#slow.push(seen.workerId);
-    await this.#openIncident(seen, decision);
+    await this.#journal.opened(seen, this.#epoch, decision.words);
     await quick.regroupGang({ ...this.#attemptRef(), members: this.#members });
   }
 
@@ -399,38 +360,6 @@ export class GangJob {
     const { state, decision } = decide(this.#retry(), failure);
     this.#host.retries[this.#options.jobId] = state;
     return decision;
-  }
-
-  async #openIncident(failure: GangFailure, { words }: Decision): Promise<void> {
-    const { request } = this.#options;
-    const { plan, stage, incidents } = this.#host;
-    const { cause, message, workerId, rank, step, lastProgressAt, detectedAt, log } = failure;
-    const incident: Incident = {
-      id: `${request.name}#${String(this.#epoch)}`,
-      stage,
-      job: request.name,
-      jobKind: request.kind,
-      cause,
-      message,
-      workerId,
-      rank,
-      epoch: this.#epoch,
-      action: words,
-      failedAtStep: step,
-      resumedFromStep: step,
-      phases: {
-        lastProgress: lastProgressAt,
-        detected: detectedAt,
-        fenced: null,
-        rescheduled: null,
-        restored: null,
-        firstStep: null,
-      },
-      log,
-    };
-    incidents.push(incident);
-    this.#incident = incident;
-    await quick.recordIncident(plan.runId, incident, 'opened');
   }
 
   async #untilStoreTakesWrites(reason: string): Promise<void> {
@@ -480,37 +409,3 @@ export class GangJob {
 function sameProcess(a: GangMember, b: GangMember): boolean {
   return a.workerId === b.workerId && a.address === b.address;
 }
-
-/** An activity that failed for good becomes a failed attempt with the cause that the activity named. */
-export function failureOf(error: unknown, step: number): GangFailure {
-  const cause = error instanceof ActivityFailure ? error.cause : error;
-  if (!(cause instanceof ApplicationFailure) || cause.type == null || !CAUSES.has(cause.type)) throw error;
-  const [worker] = cause.details ?? [];
-  return {
-    type: 'failed',
-    cause: cause.type as FailureCause,
-    message: cause.message,
-    workerId: typeof worker === 'string' ? worker : null,
-    rank: null,
-    step,
-    lastProgressAt: null,
-    detectedAt: Date.now(),
-    log: [],
-  };
-}
-
-const CAUSES: ReadonlySet<string> = new Set<FailureCause>([
-  'worker_lost',
-  'worker_hung',
-  'preempted',
-  'straggler',
-  'peer_lost',
-  'out_of_memory',
-  'nan_loss',
-  'bad_input',
-  'corrupt_artifact',
-  'store_unavailable',
-  'nondeterminism',
-  'internal',
-  'no_workers',
-]);

@@ -17,14 +17,13 @@ import {
   defineUpdate,
   getExternalWorkflowHandle,
   isCancellation,
-  proxyActivities,
   setHandler,
   sleep,
   startChild,
   type ChildWorkflowHandle,
 } from '@temporalio/workflow';
 
-import type { Activities } from './activity-contract.js';
+import { quick, waiting } from './activities.js';
 import {
   APPROVE_UPDATE,
   PAUSE_UPDATE,
@@ -47,19 +46,6 @@ import {
 } from './contract.js';
 import { rootCause } from './stage.js';
 import { addSeconds, Timeline, totalSeconds } from './timeline.js';
-
-const activities = proxyActivities<Activities>({
-  startToCloseTimeout: '10 min',
-  heartbeatTimeout: '5 s',
-  retry: { initialInterval: '200 ms', backoffCoefficient: 2, maximumInterval: '5 s' },
-});
-
-/** For what waits for workers or writes much; heard of every few seconds, so that a lost one is repeated soon. */
-const long = proxyActivities<Pick<Activities, 'pinRun' | 'publishGeneration'>>({
-  startToCloseTimeout: '30 d',
-  heartbeatTimeout: '10 s',
-  retry: { initialInterval: '200 ms', backoffCoefficient: 2, maximumInterval: '5 s' },
-});
 
 /** How often a run goes back to make damaged artifacts again before it says so and ends. */
 const REBUILDS_MAX = 3;
@@ -163,21 +149,21 @@ class Run {
       throw failure;
     } finally {
       limit.cancel();
-      await CancellationScope.nonCancellable(() => activities.recordSeconds(runId, this.#present().seconds));
+      await CancellationScope.nonCancellable(() => quick.recordSeconds(runId, this.#present().seconds));
     }
   }
 
   async #run(): Promise<RunResult> {
     const plan = this.#plan;
     this.#cancelStageWithRun();
-    await activities.recordRunState(plan.runId, null, 'running');
-    const pin = await long.pinRun(plan);
+    await quick.recordRunState(plan.runId, null, 'running');
+    const pin = await waiting.pinRun(plan);
     this.#status.numericsClass = pin.numericsClass;
     const { jobs, generation } = await this.#compute(pin);
-    this.#status.result = await activities.finishRun({ plan, pin, jobs, generation });
+    this.#status.result = await quick.finishRun({ plan, pin, jobs, generation });
     this.#status.seconds = this.#present().seconds;
     this.#status.state = 'done';
-    await activities.recordRunState(plan.runId, null, 'done');
+    await quick.recordRunState(plan.runId, null, 'done');
     return this.#status.result;
   }
 
@@ -189,14 +175,14 @@ class Run {
       try {
         for (const [name, workflowType] of this.#stages) await this.#runStage(name, workflowType, pin, jobs);
         const publishes = plan.publish && (await this.#approved());
-        const generation = publishes ? await long.publishGeneration({ plan, jobs, epoch: Date.now() }) : null;
+        const generation = publishes ? await waiting.publishGeneration({ plan, jobs, epoch: Date.now() }) : null;
         return { jobs, generation };
       } catch (error) {
         const root = rootCause(error);
         const damaged = root instanceof ApplicationFailure && root.type === 'corrupt_artifact';
         if (!damaged || rebuilds === REBUILDS_MAX) throw error;
         this.#takePartial(error, 'waiting');
-        await activities.recordNote(plan.runId, `going through the stages again: ${root.message}`);
+        await quick.recordNote(plan.runId, `going through the stages again: ${root.message}`);
       }
     }
   }
@@ -211,7 +197,7 @@ class Run {
     const stage = this.#status.stages.find((candidate) => candidate.name === name);
     if (stage === undefined) throw new Error(`the status has no stage ${name}`);
     stage.state = 'running';
-    await activities.recordRunState(plan.runId, name, 'running');
+    await quick.recordRunState(plan.runId, name, 'running');
     const secondsBefore = this.#present().seconds;
     const input: StageInput = { plan, pin, jobs, paused: false, fleet: this.#fleet, secondsBefore, carried: null };
     this.#timeline.pause(Date.now());
@@ -236,8 +222,8 @@ class Run {
       this.#current = null;
       this.#timeline.goOn(Date.now());
     }
-    await activities.recordRunState(plan.runId, name, 'done');
-    await activities.recordSeconds(plan.runId, this.#present().seconds);
+    await quick.recordRunState(plan.runId, name, 'done');
+    await quick.recordSeconds(plan.runId, this.#present().seconds);
   }
 
   /** What the stage accounts for; the rest between its start and its end is orchestration. */
@@ -252,7 +238,7 @@ class Run {
       this.#waitsForApproval = true;
       // A run that was paused meanwhile stays so, and its decision is acted on when it is resumed.
       if (this.#status.state === 'running') this.#status.state = 'waiting_for_approval';
-      await activities.recordRunState(this.#plan.runId, null, this.#status.state);
+      await quick.recordRunState(this.#plan.runId, null, this.#status.state);
       this.#timeline.set('run', 'approval', Date.now());
       await condition(() => this.#approval !== null && this.#status.state !== 'paused');
       this.#timeline.set('run', null, Date.now());
@@ -261,13 +247,13 @@ class Run {
     }
     const approval = this.#approval;
     const word = approval?.approved === true ? 'publication approved' : 'publication rejected';
-    await activities.recordNote(this.#plan.runId, approval?.note ? `${word}: ${approval.note}` : word);
+    await quick.recordNote(this.#plan.runId, approval?.note ? `${word}: ${approval.note}` : word);
     return approval?.approved === true;
   }
 
   async #decide(approval: Approval): Promise<RunStatus> {
     this.#approval = approval;
-    await activities.recordNote(
+    await quick.recordNote(
       this.#plan.runId,
       `${approval.approved ? 'approval' : 'rejection'} of the publication received`,
     );
@@ -278,7 +264,7 @@ class Run {
     const unpaused = this.#waitsForApproval && this.#approval === null ? 'waiting_for_approval' : 'running';
     this.#status.state = paused ? 'paused' : unpaused;
     await this.#tellStage(setPausedSignal, paused);
-    await activities.recordRunState(this.#plan.runId, null, this.#status.state);
+    await quick.recordRunState(this.#plan.runId, null, this.#status.state);
     return this.#present();
   }
 
@@ -288,7 +274,7 @@ class Run {
     await this.#tellStage(setFleetSignal, this.#fleet);
     const { min, max, spares } = this.#fleet;
     const words = `gangs of ${String(min)} to ${String(max)} workers from now on, ${String(spares)} left as spares`;
-    await activities.recordNote(this.#plan.runId, words);
+    await quick.recordNote(this.#plan.runId, words);
     return this.#present();
   }
 
@@ -354,9 +340,7 @@ class Run {
     status.seconds = this.#present().seconds;
     status.state = state;
     status.failure = cancelled ? null : root instanceof Error ? root.message : String(root);
-    await CancellationScope.nonCancellable(() =>
-      activities.recordRunState(this.#plan.runId, null, state, status.failure),
-    );
+    await CancellationScope.nonCancellable(() => quick.recordRunState(this.#plan.runId, null, state, status.failure));
   }
 
   /** What the stage under way had done and seen before it failed. */

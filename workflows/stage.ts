@@ -38,7 +38,8 @@ import {
   type StageName,
   type StageResult,
 } from './contract.js';
-import { GangJob, quick, type GangJobHost, type JobRequest } from './gang-job.js';
+import { quick } from './activities.js';
+import { GangJob, type GangJobHost, type JobRequest } from './gang-job.js';
 import { Timeline } from './timeline.js';
 
 const setPausedSignal = defineSignal<[boolean]>(SET_PAUSED_SIGNAL);

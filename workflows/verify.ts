@@ -13,13 +13,13 @@ import {
   continueAsNew,
   defineQuery,
   isCancellation,
-  proxyActivities,
   setHandler,
   sleep,
   workflowInfo,
 } from '@temporalio/workflow';
 
-import type { Activities, Attempt, GangEvent, GangFailure } from './activity-contract.js';
+import { failureOf, quick, waiting } from './activities.js';
+import type { Attempt, GangEvent, GangFailure } from './activity-contract.js';
 import {
   VERIFY_OUTCOMES_QUERY,
   verifyWorkflowId,
@@ -30,14 +30,9 @@ import {
   type VerifiedInterval,
 } from './contract.js';
 import { decide, FRESH, isWorkersFault } from './failure-policy.js';
-import { failureOf } from './gang-job.js';
 
 /** How long a gang waits to become as large as it may. */
 const FULL_GANG_WAIT_SECONDS = 1;
-
-const retry = { initialInterval: '200 ms', backoffCoefficient: 2, maximumInterval: '5 s' } as const;
-const quick = proxyActivities<Activities>({ startToCloseTimeout: '10 min', heartbeatTimeout: '5 s', retry });
-const waiting = proxyActivities<Activities>({ startToCloseTimeout: '30 d', heartbeatTimeout: '5 s', retry });
 
 const outcomesQuery = defineQuery<IntervalOutcome[]>(VERIFY_OUTCOMES_QUERY);
 
