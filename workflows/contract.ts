@@ -227,6 +227,8 @@ export interface StageResult {
   progress: JobProgress[];
   incidents: Incident[];
   seconds: RunSeconds;
+  /** By job id, the highest epoch so far: a stage that is gone through again has to go on above it. */
+  epochs: Record<string, number>;
 }
 
 /** What a job's failures so far mean for the next one. */

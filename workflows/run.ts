@@ -87,6 +87,8 @@ class Run {
   #waitsForApproval = false;
   #timedOut = false;
   #stageStartedAt = 0;
+  /** Of the stages that were gone through so far; see StageInput. */
+  #epochs: Record<string, number> = {};
 
   constructor(plan: RunPlan) {
     this.#plan = plan;
@@ -199,7 +201,16 @@ class Run {
     stage.state = 'running';
     await quick.recordRunState(plan.runId, name, 'running');
     const secondsBefore = this.#present().seconds;
-    const input: StageInput = { plan, pin, jobs, paused: false, fleet: this.#fleet, secondsBefore, carried: null };
+    const input: StageInput = {
+      plan,
+      pin,
+      jobs,
+      paused: false,
+      fleet: this.#fleet,
+      epochs: this.#epochs,
+      secondsBefore,
+      carried: null,
+    };
     this.#timeline.pause(Date.now());
     this.#stageStartedAt = Date.now();
     try {
@@ -214,6 +225,7 @@ class Run {
       if (input.fleet !== this.#fleet) await this.#tellStage(setFleetSignal, this.#fleet);
       const result = await this.#current.result();
       Object.assign(jobs, result.jobs);
+      this.#epochs = { ...this.#epochs, ...result.epochs };
       stage.jobs = result.progress;
       this.#status.incidents.push(...result.incidents);
       this.#addStageSeconds(result);
@@ -350,6 +362,7 @@ class Run {
     const partial = partialResult(error);
     running.state = state;
     running.jobs = partial?.progress ?? [];
+    this.#epochs = { ...this.#epochs, ...partial?.epochs };
     this.#status.incidents.push(...(partial?.incidents ?? []));
     this.#addStageSeconds(partial ?? { seconds: {} });
   }

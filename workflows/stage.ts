@@ -106,7 +106,7 @@ export class Stage {
     this.#paused = input.paused;
     this.#fleet = input.fleet;
     this.#incidents = [...(input.carried?.incidents ?? [])];
-    this.#epochs = { ...(input.carried?.epochs ?? {}) };
+    this.#epochs = { ...(input.carried?.epochs ?? input.epochs) };
     this.#retries = { ...(input.carried?.retries ?? {}) };
     this.#timeline = new Timeline(input.carried?.seconds ?? {}, input.carried?.atMs ?? Date.now());
     this.#carriedActive = input.carried?.active ?? null;
@@ -129,6 +129,7 @@ export class Stage {
       progress: [...this.#progress.values()],
       incidents: this.#incidents,
       seconds: this.#timeline.seconds(Date.now()),
+      epochs: this.#epochs,
     };
   }
 
