@@ -46,6 +46,7 @@ const FULL_GANG_WAIT_SECONDS = 1;
 
 export const quick = proxyActivities<Activities>({
   startToCloseTimeout: '60 s',
+  heartbeatTimeout: '5 s',
   retry: { initialInterval: '200 ms', backoffCoefficient: 2, maximumInterval: '5 s' },
 });
 const waiting = proxyActivities<Activities>({

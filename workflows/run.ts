@@ -50,6 +50,7 @@ import { addSeconds, Timeline, totalSeconds } from './timeline.js';
 
 const activities = proxyActivities<Activities>({
   startToCloseTimeout: '60 s',
+  heartbeatTimeout: '5 s',
   retry: { initialInterval: '200 ms', backoffCoefficient: 2, maximumInterval: '5 s' },
 });
 
