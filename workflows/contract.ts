@@ -258,6 +258,8 @@ export interface StageInput {
   jobs: Record<string, JobResult>;
   paused: boolean;
   fleet: FleetLimits;
+  /** By job id, the highest epoch that an earlier go at this stage had. */
+  epochs: Record<string, number>;
   /** Of the run before this stage. */
   secondsBefore: RunSeconds;
   carried: {

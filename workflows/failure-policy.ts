@@ -10,7 +10,7 @@ import type { GangFailure } from './activity-contract.js';
 import type { FailureCause, RetryState } from './contract.js';
 
 /** Failures in a row without progress that are followed by another attempt. */
-const BUDGETS: Record<FailureCause, number> = {
+export const BUDGETS: Record<FailureCause, number> = {
   worker_lost: 8,
   worker_hung: 8,
   // Nobody's fault: a cluster that takes its machines back may do so all day.

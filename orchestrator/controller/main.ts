@@ -26,9 +26,11 @@ import { announceReady, closeOnSignal, hostAndPort, parseOptions, runProcess } f
 import { createLogger, type Logger } from '../telemetry/logger.js';
 import { Metrics, startMetricsServer } from '../telemetry/metrics.js';
 import { fleetService } from './fleet-service.js';
+import { onHeldUp } from './held-up.js';
 import { rendezvousService } from './rendezvous-service.js';
 
 const SHUTDOWN_GRACE_MS = 9_000;
+const EXIT_HELD_UP = 3;
 const CONNECT_TRIES = 60;
 const CONNECT_RETRY_MS = 500;
 
@@ -87,12 +89,19 @@ runProcess(async () => {
       rendezvousAddress: () => address,
       servingDir: options.serving,
     }),
+    // Tasks wait so long for a controller that is gone before another one, or the same restarted, is asked.
+    stickyQueueScheduleToStartTimeout: '1 s',
+    // Each poll of a controller that is frozen swallows a task until that times out: few are enough for few tasks.
+    maxConcurrentWorkflowTaskPolls: 2,
+    maxConcurrentActivityTaskPolls: 2,
     // A waiting gang holds a slot, and what would give its workers back needs one: never let the former crowd out the latter.
     maxConcurrentActivityTaskExecutions: 10_000,
-    // A workflow goes on this long after its controller died; the default is ten seconds.
-    stickyQueueScheduleToStartTimeout: '1 s',
     shutdownGraceTime: '3 s',
     shutdownForceTime: '6 s',
+  });
+  onHeldUp((heldUpMs) => {
+    log.error(`held up for ${(heldUpMs / 1000).toFixed(1)} s: others have taken over; ending, to be started again`);
+    process.exit(EXIT_HELD_UP);
   });
   const running = worker.run();
   closeOnSignal(async () => {

@@ -27,6 +27,7 @@ const missing = networkMissing();
 
 describe.skipIf(missing !== null)(`across machines${missing === null ? '' : ` (skipped: ${missing})`}`, () => {
   let undisturbed = '';
+  let tuneKey = '';
   let folder = '';
   let network: Network;
   let cluster: Cluster;
@@ -74,6 +75,7 @@ describe.skipIf(missing !== null)(`across machines${missing === null ? '' : ` (s
     await noticed;
     await network.setLink(host, 'up');
     const result = await cluster.result(plan.runId);
+    tuneKey = result.jobs['tune']?.key ?? '';
     return { result, status: await cluster.status(plan.runId) };
   }
 
@@ -84,6 +86,25 @@ describe.skipIf(missing !== null)(`across machines${missing === null ? '' : ` (s
     // The one that was cut off does not go on for nobody once it is back.
     await expect.poll(() => cluster.leases(), { timeout: 30_000 }).toEqual([]);
     await expect.poll(() => cluster.members(), { timeout: 30_000 }).toEqual([...WORKERS]);
+  });
+
+  describe('complaint 3: a collective hangs in silence for hours', () => {
+    it('frames between two ranks vanish while both answer the controller: the gang is formed anew within seconds', async () => {
+      await cluster.forgetJob(tuneKey);
+      const plan = await cluster.plan([...SETTINGS, 'limits.stallSeconds=3']);
+      const reached = cluster.firstEvent(plan.runId, stepOf('tune', 30));
+      const noticed = cluster.firstEvent(plan.runId, ({ note }) => note?.startsWith('incident') === true);
+      await cluster.submit(plan);
+      await reached;
+      await network.setPath('w-0', 'w-1', 'broken');
+      await noticed;
+      await network.setPath('w-0', 'w-1', 'whole');
+      expect((await cluster.result(plan.runId)).resultDigest).toBe(undisturbed);
+      const { incidents } = await cluster.status(plan.runId);
+      expect(incidents[0]).toMatchObject({ jobKind: 'tune', cause: 'worker_hung' });
+      const { lastProgress, detected } = incidents[0]?.phases ?? {};
+      expect((detected ?? Infinity) - (lastProgress ?? -Infinity)).toBeLessThan(10_000);
+    });
   });
 });
 

@@ -51,44 +51,6 @@ describe('faults', () => {
     await withCluster((cluster) => killWorkerAt(cluster, 'codebooks', 2, settings, expected));
   });
 
-  it('worker killed in the middle of tune', async () => {
-    await withCluster((cluster) => killWorkerAt(cluster, 'tune', 12, [], undisturbed));
-  });
-
-  it('worker stopped (SIGSTOP) in the middle of tune: lost, and no zombie when it comes back', async () => {
-    await withCluster(async (cluster) => {
-      const plan = await cluster.plan(['tune.steps=60']);
-      const reached = cluster.firstEvent(plan.runId, stepOf('tune', 12));
-      await cluster.submit(plan);
-      const { workerId } = await reached;
-      const frozen = cluster.workers.get(workerId);
-      frozen?.process.kill('SIGSTOP');
-      const result = await cluster.result(plan.runId);
-      expect(result.resultDigest).toBe(undisturbed);
-      const { incidents } = await cluster.status(plan.runId);
-      expect(incidents).toMatchObject([{ jobKind: 'tune' }]);
-      frozen?.process.kill('SIGCONT');
-      await expect.poll(async () => await cluster.leases(), { timeout: 20_000 }).toEqual([]);
-    });
-  });
-
-  it('controller killed in the middle of tune: healthy work is attached to again, not repeated', async () => {
-    await withCluster(async (cluster) => {
-      const plan = await cluster.plan();
-      const reached = cluster.firstEvent(plan.runId, stepOf('tune', 5));
-      await cluster.submit(plan);
-      await reached;
-      await cluster.controller.kill('SIGKILL');
-      await cluster.startController();
-      const result = await cluster.result(plan.runId);
-      expect(result.resultDigest).toBe(undisturbed);
-      const status = await cluster.status(plan.runId);
-      expect(status.incidents).toEqual([]);
-      const tune = status.stages.flatMap((stage) => stage.jobs).find((job) => job.kind === 'tune');
-      expect(tune?.epoch).toBe(1);
-    });
-  });
-
   it('Temporal server killed in the middle of tune: the run goes on after its restart', async () => {
     await withCluster(async (cluster) => {
       const plan = await cluster.plan();

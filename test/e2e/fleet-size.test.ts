@@ -30,7 +30,7 @@ describe('fleet size', () => {
   }
 });
 
-describe('memo', () => {
+describe('complaint 10: a finished job is created again', () => {
   let cluster: Cluster;
   beforeAll(async () => {
     cluster = await Cluster.start([{ id: 'w-0' }]);

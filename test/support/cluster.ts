@@ -47,6 +47,8 @@ export interface WorkerShape {
   host?: string;
   /** Absent: a folder that the workers of the cluster share. */
   scratch?: string;
+  /** Absent: the cluster's own controller. */
+  controller?: string;
 }
 
 export interface ClusterOptions {
@@ -68,6 +70,7 @@ export class Cluster {
   #temporal: TestChild | null = null;
   #client: Client | null = null;
   readonly #retired: Client[] = [];
+  readonly #others: TestChild[] = [];
 
   readonly #host: string;
   readonly #launch: (name: string, command: string[]) => string[];
@@ -122,20 +125,32 @@ export class Cluster {
   }
 
   async startController(): Promise<void> {
-    const { temporal, controller } = this.ports;
-    this.#controller = this.#child('controller', process.execPath, [
-      join(ROOT, 'dist/orchestrator/controller/main.js'),
-      ...['--temporal', `${this.#host}:${String(temporal)}`],
-      ...['--listen', `${this.#host}:${String(controller)}`, '--metrics', '127.0.0.1:0'],
-      ...['--store', this.store.url, '--serving', join(this.folder, 'serving')],
-    ]);
+    this.#controller = this.#controllerAt('controller', this.ports.controller);
     this.controllerMetrics = (await this.#controller.ready()).metrics;
   }
 
-  async startWorker({ id, threads = 1, host, scratch }: WorkerShape): Promise<TestChild> {
+  /** Another controller beside the first, with the same Temporal server and store; answers its port too. */
+  async startSecondController(): Promise<{ child: TestChild; port: number }> {
+    const port = await freePort();
+    const child = this.#controllerAt('controller-2', port);
+    this.#others.push(child);
+    await child.ready();
+    return { child, port };
+  }
+
+  #controllerAt(name: string, port: number): TestChild {
+    return this.#child(name, process.execPath, [
+      join(ROOT, 'dist/orchestrator/controller/main.js'),
+      ...['--temporal', `${this.#host}:${String(this.ports.temporal)}`],
+      ...['--listen', `${this.#host}:${String(port)}`, '--metrics', '127.0.0.1:0'],
+      ...['--store', this.store.url, '--serving', join(this.folder, 'serving')],
+    ]);
+  }
+
+  async startWorker({ id, threads = 1, host, scratch, controller }: WorkerShape): Promise<TestChild> {
     const child = this.#child(id, process.execPath, [
       join(ROOT, 'dist/native/worker/main.js'),
-      ...['--controller', this.controllerAddress, '--store', this.store.url],
+      ...['--controller', controller ?? this.controllerAddress, '--store', this.store.url],
       ...['--scratch', scratch ?? join(this.folder, 'scratch'), '--id', id, '--threads', String(threads)],
       ...(host === undefined ? [] : ['--listen', `${host}:0`, '--tensor-host', host]),
     ]);
@@ -280,7 +295,7 @@ export class Cluster {
 
   async close(): Promise<void> {
     for (const client of [...this.#retired, this.#client]) await client?.connection.close();
-    const children = [...this.workers.values(), this.#server, this.#controller, this.#temporal];
+    const children = [...this.workers.values(), ...this.#others, this.#server, this.#controller, this.#temporal];
     await Promise.all(children.flatMap((child) => (child == null ? [] : [child.kill()])));
     await rm(this.folder, { recursive: true, force: true });
   }

@@ -89,6 +89,14 @@ export class Network {
     await ip('link', 'set', this.#bridgeEnd(this.#index(host)), state);
   }
 
+  /** Lets every frame from one host to the other vanish, and nothing else; both ends go on as if it were on its way. */
+  async setPath(from: string, to: string, state: 'whole' | 'broken'): Promise<void> {
+    const source = this.#index(from);
+    const neighbour = ['neigh', state === 'broken' ? 'replace' : 'del', this.address(to)];
+    const nowhere = state === 'broken' ? ['lladdr', '02:00:00:00:00:01', 'nud', 'permanent'] : [];
+    await ip('-n', this.#namespace(source), ...neighbour, ...nowhere, 'dev', this.#hostEnd(source));
+  }
+
   /** Whatever was made is removed, and only that. Processes on the hosts must have ended. */
   async close(): Promise<void> {
     const forwarder = this.#forwarder;
