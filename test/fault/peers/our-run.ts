@@ -2,7 +2,8 @@
  * One run of Collimate under the same fault: a controller, a Temporal server and workers of its own, one more than the gang takes.
  *
  * 1. Black-box: everything is read from `WatchRun`, as an operator would see it, and the victim is the worker that tells the steps.
- * 2. Detection is the first note of an incident; times are the controller's, on the same clock.
+ * 2. Detection is the first sign, as with the peers: a survivor's word that it lost a peer, or the note of the incident. Times are
+ *    the controller's, on the same clock.
  * 3. The store is new each time: in a used one the tuning would be answered from memory.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -51,7 +52,8 @@ export async function runOurs(options: OurOptions): Promise<Trace> {
         trace.signs.push({ by: 'controller', timeMs });
       }
       if (event.jobEvent?.jobId.endsWith('/tune') !== true) return;
-      const { step, finished, epoch } = event.jobEvent;
+      const { step, finished, parked, epoch } = event.jobEvent;
+      if (parked?.reason === 'PARK_REASON_PEER_LOST') trace.signs.push({ by: 'survivor', timeMs });
       if (finished != null) trace.finishedMs ??= timeMs;
       if (step == null) return;
       trace.steps.push({ attempt: epoch, step: step.step, timeMs });
