@@ -2,7 +2,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import type { Activities } from '../../workflows/activity-contract.js';
-import type { JobResult, RunResult } from '../../workflows/contract.js';
+import type { JobResult, RunResult, RunSeconds } from '../../workflows/contract.js';
+import { totalSeconds } from '../../workflows/timeline.js';
 import { StoreUnavailableError } from '../artifacts/errors.js';
 import { resultDigestOf } from '../artifacts/job-key.js';
 import { publishGeneration, StalePublicationError } from '../serving/publish.js';
@@ -12,6 +13,7 @@ import { cancellationSignal } from './heartbeat.js';
 import { FAILURE_NOTE } from './run-notes.js';
 
 const STORE_POLL_MS = 1_000;
+const SECONDS_FILE = 'seconds.json';
 
 type RunActivities = Pick<
   Activities,
@@ -45,7 +47,12 @@ export function runActivities({ store, events, servingDir }: ActivityDependencie
       // A file of its own: whole or not there, and written twice it is the same.
       const name = `incident-${incident.id.replace(/[^A-Za-z0-9_-]/g, '.')}.json`;
       const bytes = `${JSON.stringify(incident, null, 2)}\n`;
-      await classifyingStoreErrors(() => store.writeRunFile(runId, name, bytes)).catch((error: unknown) => {
+      const write = async (): Promise<void> => {
+        // A first word that comes late must not take the last one back.
+        if (state === 'opened' && (await store.readRunFile(runId, name)) !== null) return;
+        await store.writeRunFile(runId, name, bytes);
+      };
+      await classifyingStoreErrors(write).catch((error: unknown) => {
         // A full store may be the very incident: the journal must not end the run.
         if (state === 'closed') throw error;
       });
@@ -59,7 +66,11 @@ export function runActivities({ store, events, servingDir }: ActivityDependencie
     async recordSeconds(runId, seconds) {
       events.seconds(runId, seconds);
       const bytes = `${JSON.stringify(seconds, null, 2)}\n`;
-      await classifyingStoreErrors(() => store.writeRunFile(runId, 'seconds.json', bytes));
+      await classifyingStoreErrors(async () => {
+        const before = await store.readRunFile(runId, SECONDS_FILE);
+        // Time only grows: less of it is an older word that comes late.
+        if (totalIn(before) <= totalSeconds(seconds)) await store.writeRunFile(runId, SECONDS_FILE, bytes);
+      });
     },
 
     recordRunState(runId, stage, state, failure = null) {
@@ -111,6 +122,15 @@ export function runActivities({ store, events, servingDir }: ActivityDependencie
       return result;
     },
   };
+}
+
+/** 0 when there is no such file, or it is damaged. */
+function totalIn(file: Buffer | null): number {
+  try {
+    return file === null ? 0 : totalSeconds(JSON.parse(file.toString('utf8')) as RunSeconds);
+  } catch {
+    return 0;
+  }
 }
 
 function outputOf(jobs: Record<string, JobResult>, job: string, output: string): string {

@@ -7,14 +7,12 @@
  * 2. Timers come before anything that was received meanwhile, so that nothing late is acted on.
  */
 const CHECK_MS = 500;
-/** Three times what an activity may be silent for. */
-export const HELD_UP_MS_MAX = 15_000;
 
-export function onHeldUp(act: (heldUpMs: number) => void): void {
+export function onHeldUp(maxMs: number, act: (heldUpMs: number) => void): void {
   let lastMs = performance.now();
   setInterval(() => {
     const heldUpMs = performance.now() - lastMs - CHECK_MS;
     lastMs = performance.now();
-    if (heldUpMs > HELD_UP_MS_MAX) act(heldUpMs);
+    if (heldUpMs > maxMs) act(heldUpMs);
   }, CHECK_MS).unref();
 }

@@ -2,7 +2,7 @@
  * The controller process: Temporal worker for workflows and activities, Fleet and Rendezvous services, metrics.
  *
  * Flags: --temporal host:port, --namespace name, --listen host:port (Fleet and Rendezvous), --metrics host:port,
- * --store address, --serving folder. Each may come from COLLIMATE_<FLAG> instead. The store is a folder,
+ * --store address, --serving folder, --held-up seconds (held-up.ts). Each may come from COLLIMATE_<FLAG> instead. The store is a folder,
  * file:///folder or s3://bucket/prefix (`orchestrator/artifacts/s3-address.ts`).
  *
  * It holds nothing that it cannot rebuild: killed at any moment and started again, it finds its workflows in Temporal, its
@@ -22,7 +22,7 @@ import { RendezvousStore } from '../fleet/rendezvous.js';
 import { RunEvents } from '../fleet/run-events.js';
 import { exportFleet, RunMetrics } from '../fleet/run-metrics.js';
 import { WorkerClients } from '../fleet/worker-clients.js';
-import { announceReady, closeOnSignal, hostAndPort, parseOptions, runProcess } from '../process-options.js';
+import { announceReady, closeOnSignal, hostAndPort, parseOptions, runProcess, UsageError } from '../process-options.js';
 import { createLogger, type Logger } from '../telemetry/logger.js';
 import { Metrics, startMetricsServer } from '../telemetry/metrics.js';
 import { fleetService } from './fleet-service.js';
@@ -43,9 +43,13 @@ runProcess(async () => {
       metrics: '127.0.0.1:0',
       store: null,
       serving: null,
+      // Three times what an activity may be silent for.
+      'held-up': '15',
     },
     process.argv.slice(2),
   );
+  const heldUpMsMax = 1_000 * Number(options['held-up']);
+  if (!(heldUpMsMax > 0)) throw new UsageError(`--held-up: expected seconds above 0, got "${options['held-up']}"`);
   const log = createLogger({ component: 'controller' });
   const metrics = new Metrics({ exporter: 'controller', version: readBuildInfo().version });
   const store = openStore(options.store, {
@@ -99,7 +103,7 @@ runProcess(async () => {
     shutdownGraceTime: '3 s',
     shutdownForceTime: '6 s',
   });
-  onHeldUp((heldUpMs) => {
+  onHeldUp(heldUpMsMax, (heldUpMs) => {
     log.error(`held up for ${(heldUpMs / 1000).toFixed(1)} s: others have taken over; ending, to be started again`);
     process.exit(EXIT_HELD_UP);
   });

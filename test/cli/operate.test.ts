@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type ProcessTable } from '../../orchestrator/cli/home.js';
 import { sendSignal } from '../../orchestrator/cli/process-control.js';
 import { type Incident, type RunStatus } from '../../workflows/contract.js';
-import { cli, eventually, temporaryHome, type CliResult } from '../support/cli.js';
+import { cli, cliStarted, eventually, temporaryHome, type CliResult } from '../support/cli.js';
 
 const SETTINGS = ['tune.steps=500', 'tune.batchSequences=128', 'fleet.workers.max=1', 'publish.approval=true'];
 /** The workers that `up` starts are w-1, w-2, … */
@@ -19,6 +19,8 @@ describe('operating a run', () => {
   const home = temporaryHome();
   let runId = '';
   let victim = '';
+  /** `watch`, from the start of the run to its end. */
+  let watched: Promise<CliResult>;
 
   const command = (...args: string[]): Promise<CliResult> => cli([...args, '--home', home.path]);
   const json = async <T>(...args: string[]): Promise<T> => {
@@ -43,6 +45,7 @@ describe('operating a run', () => {
     const file = join('deploy', 'examples', 'tiny.yaml');
     const settings = SETTINGS.flatMap((setting) => ['--set', setting]);
     runId = (await json<{ runId: string }>('run', file, '--detach', ...settings)).runId;
+    watched = cliStarted(['watch', runId, '--home', home.path]).ended;
   });
   afterAll(async () => {
     await command('down');
@@ -108,6 +111,18 @@ describe('operating a run', () => {
       expect(code).toBe(2);
     }
     expect((await command('logs', runId)).stdout).toContain('publication approved: seen by a person');
+  });
+
+  test('watch told of all this, and took nothing for a failure that is none', async () => {
+    const { code, stderr } = await watched;
+    expect(code).toBe(0);
+    expect(stderr).toMatch(/tune on w-1 waits with its state of step \d+: the gang changes/);
+    expect(stderr).toMatch(/tune goes on from step \d+/);
+    expect(stderr).toMatch(new RegExp(`! incident tune#\\d+: worker_lost on ${victim}`));
+    expect(stderr).toMatch(/\+ incident tune#\d+ is over: went on from step/);
+    expect(stderr).toContain(`publishing waits for "collimate approve ${runId}"`);
+    expect(stderr.match(/publishing waits for/g)).toHaveLength(1);
+    expect(stderr).not.toMatch(/^ *! .*waits with its state/m);
   });
 
   describe('complaint 9: the logs of a run vanish when it is over', () => {

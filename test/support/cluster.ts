@@ -56,6 +56,8 @@ export interface ClusterOptions {
   host?: string;
   /** Absent: a folder of the cluster's own. */
   storeUrl?: string;
+  /** Further flags of its controllers. */
+  controllerFlags?: string[];
   /** Puts a prefix before a process's command, for example one that enters a namespace. It must `exec`: signals go to its pid. */
   launch?: (name: string, command: string[]) => string[];
 }
@@ -73,15 +75,17 @@ export class Cluster {
   readonly #others: TestChild[] = [];
 
   readonly #host: string;
+  readonly #controllerFlags: string[];
   readonly #launch: (name: string, command: string[]) => string[];
 
   private constructor(
     readonly folder: string,
     readonly ports: { temporal: number; controller: number },
-    { host = '127.0.0.1', storeUrl, launch = (_name, command) => command }: ClusterOptions,
+    { host = '127.0.0.1', storeUrl, controllerFlags = [], launch = (_name, command) => command }: ClusterOptions,
   ) {
     this.store = openStore(storeUrl ?? join(folder, 'store'));
     this.#host = host;
+    this.#controllerFlags = controllerFlags;
     this.#launch = launch;
   }
 
@@ -144,6 +148,7 @@ export class Cluster {
       ...['--temporal', `${this.#host}:${String(this.ports.temporal)}`],
       ...['--listen', `${this.#host}:${String(port)}`, '--metrics', '127.0.0.1:0'],
       ...['--store', this.store.url, '--serving', join(this.folder, 'serving')],
+      ...this.#controllerFlags,
     ]);
   }
 
