@@ -349,6 +349,7 @@ export class JobRun {
     if (this.order.rank === 0) {
       const digests: Record<string, string> = {};
       for (const name of Object.keys(outputs).sort()) {
+        this.#abort.signal.throwIfAborted();
         const path = outputs[name];
         if (path === undefined) throw new Error(`output ${name} has no path`);
         digests[name] = await store.putFile(resolve(this.#scratch, 'output', path));

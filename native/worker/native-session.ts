@@ -3,8 +3,11 @@
  *
  * 1. At any time one attempt follows the session, or none while it is parked.
  * 2. Parked, it keeps everything (base model, parameters, optimizer state) and waits; `goOn` gives it its next gang, `abort` ends it.
- * 3. Checkpoints are committed in order, also across attempts; what cannot be stored ends the job with the store's error.
+ * 3. Checkpoints are committed one at a time and in order, also across attempts. Where they come faster than the store takes them
+ *    only the newest waits: training never does. What cannot be stored ends the job with the store's error.
  */
+import { rm } from 'node:fs/promises';
+
 import {
   startJob,
   type JobPhase,
@@ -33,6 +36,14 @@ export interface SessionFollower {
   commit(step: number, folder: string, seconds: number): Promise<void>;
 }
 
+interface Checkpoint {
+  step: number;
+  folder: string;
+  seconds: number;
+  /** The attempt that it was written in. */
+  follower: SessionFollower;
+}
+
 /** How the present attempt ended; a failure rejects instead. */
 export type SessionEnd = NativeJobOutcome | { kind: 'parked'; step: number; reason: ParkReason; message: string };
 
@@ -44,7 +55,10 @@ export class NativeSession {
   #park: { step: number } | null = null;
   #over = false;
   #onParked: ((end: SessionEnd) => void) | null = null;
+  /** Settles once nothing is being stored; the end of the job waits for it. */
   #commits: Promise<void> = Promise.resolve();
+  #committing = false;
+  #waiting: Checkpoint | null = null;
 
   constructor({ jobKey, options, follower }: { jobKey: string; options: NativeJobOptions; follower: SessionFollower }) {
     this.jobKey = jobKey;
@@ -60,12 +74,7 @@ export class NativeSession {
         this.#follower.onReady(step);
       },
       onCheckpoint: (step, folder, seconds) => {
-        const follower = this.#follower;
-        // Chained, so that checkpoints are committed in order and the end of the job waits for the last one.
-        this.#commits = this.#commits.then(() => follower.commit(step, folder, seconds));
-        this.#commits.catch(() => {
-          this.#job.abort();
-        });
+        this.#take({ step, folder, seconds, follower: this.#follower });
       },
       onParked: (step, reason, message) => {
         this.#park = { step };
@@ -77,6 +86,29 @@ export class NativeSession {
       this.#over = true;
     };
     this.#ended.then(over, over);
+  }
+
+  #take(checkpoint: Checkpoint): void {
+    const replaced = this.#waiting;
+    this.#waiting = checkpoint;
+    if (replaced !== null) void rm(replaced.folder, { recursive: true, force: true });
+    if (this.#committing) return;
+    this.#commits = this.#commitAll();
+    this.#commits.catch(() => {
+      this.#job.abort();
+    });
+  }
+
+  async #commitAll(): Promise<void> {
+    this.#committing = true;
+    try {
+      for (let next = this.#waiting; next !== null; next = this.#waiting) {
+        this.#waiting = null;
+        await next.follower.commit(next.step, next.folder, next.seconds);
+      }
+    } finally {
+      this.#committing = false;
+    }
   }
 
   /** Updates applied in the state that is waiting here; null while the job runs, and when it waits without state. */

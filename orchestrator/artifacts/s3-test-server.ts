@@ -38,21 +38,22 @@ export class S3TestServer {
   private constructor(
     readonly root: string,
     readonly port: number,
+    readonly host: string,
   ) {}
 
   /** Serves the folder `root`. This process and its children get the credentials by their environment. */
-  static async start(root: string): Promise<S3TestServer> {
+  static async start(root: string, { host = '127.0.0.1' } = {}): Promise<S3TestServer> {
     await mkdir(join(root, 'data', BUCKET), { recursive: true });
     await mkdir(join(root, 'metadata'), { recursive: true });
     Object.assign(process.env, CREDENTIALS);
-    const server = new S3TestServer(root, await freePort());
+    const server = new S3TestServer(root, await freePort(host), host);
     await server.up();
     return server;
   }
 
   /** A store address. */
   address(prefix: string, { bucket = BUCKET, port = this.port } = {}): string {
-    const endpoint = `http://127.0.0.1:${String(port)}`;
+    const endpoint = `http://${this.host}:${String(port)}`;
     return `s3://${bucket}/${prefix}?endpoint=${endpoint}&region=us-east-1`;
   }
 
@@ -62,7 +63,7 @@ export class S3TestServer {
   }
 
   async up(): Promise<void> {
-    const args = ['--quiet', '--port', `127.0.0.1:${String(this.port)}`];
+    const args = ['--quiet', '--port', `${this.host}:${String(this.port)}`];
     // Metadata in a folder of its own: not every file system has extended attributes.
     args.push('posix', '--sidecar', join(this.root, 'metadata'), join(this.root, 'data'));
     const { AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY } = CREDENTIALS;
@@ -70,7 +71,7 @@ export class S3TestServer {
     const child = spawn(findS3Server() ?? 'versitygw', args, { stdio: 'ignore', env });
     this.#child = child;
     const deadline = Date.now() + START_TIMEOUT_MS;
-    while (!(await answers(this.port))) {
+    while (!(await answers(this.host, this.port))) {
       if (child.exitCode !== null) throw new Error(`the S3 server ended with ${String(child.exitCode)} at its start`);
       if (Date.now() > deadline) throw new Error(`no S3 server after ${String(START_TIMEOUT_MS)} ms`);
       await sleep(20);
@@ -174,9 +175,9 @@ export class FaultyProxy {
   }
 }
 
-async function answers(port: number): Promise<boolean> {
+async function answers(host: string, port: number): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = connect(port, '127.0.0.1');
+    const socket = connect(port, host);
     socket.once('connect', () => {
       socket.destroy();
       resolve(true);
@@ -187,9 +188,9 @@ async function answers(port: number): Promise<boolean> {
   });
 }
 
-async function freePort(): Promise<number> {
+async function freePort(host: string): Promise<number> {
   const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  await new Promise<void>((resolve) => server.listen(0, host, resolve));
   const { port } = server.address() as AddressInfo;
   await new Promise((resolve) => server.close(resolve));
   return port;

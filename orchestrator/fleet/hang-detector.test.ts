@@ -102,6 +102,15 @@ describe('hang detector', () => {
     expect((found?.atMs ?? Infinity) - nowMs).toBeLessThan(31_000);
   });
 
+  it('leaves a gang alone whose first rank writes the result', () => {
+    const { detector, nowMs } = atPace(10, 5);
+    const signs = (at: number) => [
+      member(0, { lastHeardMs: at, phase: 'finishing' }),
+      member(1, { lastHeardMs: at, phase: 'reducing', waitingForRank: 0 }),
+    ];
+    expect(watch(detector, { fromMs: nowMs, untilMs: nowMs + 600_000, signs })).toBeNull();
+  });
+
   it('does not judge jobs that take no steps, nor workers without a stream', () => {
     const { detector, nowMs } = atPace(0, 5);
     const signs = (at: number) => [

@@ -3,7 +3,8 @@
  *
  * 1. A worker is silent when nothing at all is heard of it, although it beats four times a second. One that is silent for longer
  *    than its gang takes for three steps is hung: a stopped process, a machine that is gone, a cut line.
- * 2. A worker that answers but takes no step is stuck only after many times the gang's own step time, or `stallSeconds`.
+ * 2. A worker that answers but takes no step is stuck only after many times the gang's own step time, or `stallSeconds`. One that
+ *    writes the result takes none, for as long as its store needs.
  * 3. Time in which this process itself was held up proves nothing about others.
  */
 
@@ -93,6 +94,7 @@ export class HangDetector {
     if (stalledMs <= limitMs) return null;
     // Whoever waits in a collective waits for somebody else.
     const judged = members.filter((member) => member.phase !== null && member.phase !== 'parked');
+    if (judged.some((member) => member.phase === 'finishing')) return null;
     const culprit = judged.find((member) => member.phase !== 'reducing') ?? waitedFor(judged);
     if (culprit === undefined) return null;
     const usual = pace === null ? '' : `; its steps take ${seconds(pace)} s`;

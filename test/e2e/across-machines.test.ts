@@ -1,9 +1,10 @@
 /**
- * Three machines in miniature: controller and Temporal server on one, a worker on each of two others, every one in a network
- * namespace with an address of its own and, for the workers, a mount namespace in which no other's scratch can be seen.
+ * Machines in miniature: controller and Temporal server on one, a worker on each of two others, every one in a network
+ * namespace with an address of its own and, for the workers, a mount namespace in which no other's scratch can be seen. They share
+ * no folder: artifacts are on a real S3 server, at the address where the test stands.
  *
  * What it models: addresses that are not loopback, 1 ms one way between any two hosts, a cable that is pulled. What it does not:
- * bandwidth, other clocks, other processors. SHARED_STORE is the one thing that hosts still have in common.
+ * bandwidth, other clocks, other processors.
  */
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -11,11 +12,11 @@ import { join } from 'node:path';
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
+import { S3_SERVER_REFUSAL, S3TestServer } from '../../orchestrator/artifacts/s3-test-server.js';
 import { Cluster, stepOf } from '../support/cluster.js';
 import { Network, networkMissing } from '../support/network.js';
 
-/** The switch: a folder that all hosts mount. An address of an object store in its place makes them share nothing. */
-const SHARED_STORE = (folder: string): string => process.env['COLLIMATE_TEST_STORE'] ?? join(folder, 'store');
+const PREFIX = 'machines';
 const HOSTS = ['control', 'w-0', 'w-1'] as const;
 const WORKERS = ['w-0', 'w-1'] as const;
 /** Two cables lie between two hosts. */
@@ -23,13 +24,14 @@ const CABLE = { delayMs: 0.5, loss: 0, seed: 1 };
 /** Long enough that the cut comes before the end also where a command takes a while. */
 const SETTINGS = ['tune.steps=400', 'model.dim=64', 'checkpoints.tune=10'];
 
-const missing = networkMissing();
+const missing = networkMissing() ?? S3_SERVER_REFUSAL;
 
 describe.skipIf(missing !== null)(`across machines${missing === null ? '' : ` (skipped: ${missing})`}`, () => {
   let undisturbed = '';
   let tuneKey = '';
   let folder = '';
   let network: Network;
+  let store: S3TestServer;
   let cluster: Cluster;
 
   beforeAll(async () => {
@@ -43,11 +45,13 @@ describe.skipIf(missing !== null)(`across machines${missing === null ? '' : ` (s
     network = await Network.create(HOSTS);
     for (const host of HOSTS) network.shape(host, CABLE);
     for (const id of WORKERS) mkdirSync(join(folder, id));
+    store = await S3TestServer.start(join(folder, 'server'), { host: network.gateway });
+    process.env['COLLIMATE_STORE_CACHE'] = join(folder, 'cache');
     cluster = await Cluster.start(
       WORKERS.map((id) => ({ id, host: network.address(id), scratch: join(folder, id, 'scratch') })),
       {
         host: network.address('control'),
-        storeUrl: SHARED_STORE(folder),
+        storeUrl: store.address(PREFIX),
         launch: (name, command) => {
           const isWorker = (WORKERS as readonly string[]).includes(name);
           return isWorker
@@ -59,7 +63,9 @@ describe.skipIf(missing !== null)(`across machines${missing === null ? '' : ` (s
   }, 240_000);
 
   afterAll(async () => {
+    delete process.env['COLLIMATE_STORE_CACHE'];
     await cluster?.close();
+    await store?.down();
     await network?.close();
     rmSync(folder, { recursive: true, force: true });
   });
@@ -70,7 +76,7 @@ describe.skipIf(missing !== null)(`across machines${missing === null ? '' : ` (s
     const reached = cluster.firstEvent(plan.runId, stepOf('tune', 10));
     await cluster.submit(plan);
     await reached;
-    const noticed = cluster.firstEvent(plan.runId, ({ note }) => note?.startsWith('incident: ') === true);
+    const noticed = cluster.firstEvent(plan.runId, ({ note }) => note?.startsWith('incident') === true);
     await network.setLink(host, 'down');
     await noticed;
     await network.setLink(host, 'up');
@@ -90,7 +96,8 @@ describe.skipIf(missing !== null)(`across machines${missing === null ? '' : ` (s
 
   describe('complaint 3: a collective hangs in silence for hours', () => {
     it('frames between two ranks vanish while both answer the controller: the gang is formed anew within seconds', async () => {
-      await cluster.forgetJob(tuneKey);
+      rmSync(store.pathOf(`${PREFIX}/jobs/${tuneKey}.json`));
+      rmSync(store.pathOf(`${PREFIX}/checkpoints/${tuneKey}`), { recursive: true });
       const plan = await cluster.plan([...SETTINGS, 'limits.stallSeconds=3']);
       const reached = cluster.firstEvent(plan.runId, stepOf('tune', 30));
       const noticed = cluster.firstEvent(plan.runId, ({ note }) => note?.startsWith('incident') === true);
@@ -110,6 +117,6 @@ describe.skipIf(missing !== null)(`across machines${missing === null ? '' : ` (s
 
 /** The command in a mount namespace where the folder is an empty disk that nobody else sees. */
 function withDiskOfItsOwn(folder: string, command: string[]): string[] {
-  const script = 'mount -t tmpfs -o size=256m,mode=0700 tmpfs "$0" && exec "$@"';
+  const script = 'mount -t tmpfs -o size=256m,mode=0700 tmpfs "$0" && COLLIMATE_STORE_CACHE="$0/cache" exec "$@"';
   return ['unshare', '--mount', '--propagation', 'private', 'sh', '-c', script, folder, ...command];
 }
