@@ -6,7 +6,7 @@
  */
 import type { JobResult } from '../../workflows/contract.js';
 import type { StoreWarning } from './artifact-store.js';
-import { CorruptArtifactError, NondeterminismError } from './errors.js';
+import { CorruptArtifactError, NondeterminismError, StoreUnavailableError } from './errors.js';
 import { canonicalJson, isDigest } from './job-key.js';
 import { seal, unseal } from './sealed-record.js';
 import type { ObjectSpace, RecordSpace } from './store-parts.js';
@@ -18,6 +18,8 @@ export interface StorePlace {
   records: RecordSpace;
   onWarning: (warning: StoreWarning) => void;
 }
+
+const CONTRADICTIONS_MAX = 20;
 
 export class JobResults {
   readonly #objects: ObjectSpace;
@@ -52,8 +54,9 @@ export class JobResults {
         throw new CorruptArtifactError({ digest, found: `nothing (output ${name} of job ${key})` });
       }
     }
-    for (;;) {
+    for (let tries = 0; ; tries++) {
       if (await this.#records.create(nameOf(key), seal(result))) return;
+      if (tries === CONTRADICTIONS_MAX) throw contradiction(key);
       const stored = await this.#read(key);
       if (stored === 'damaged') await this.#setAside(key, 'the record is damaged');
       if (stored === 'damaged' || stored === null) continue;
@@ -97,4 +100,10 @@ export class JobResults {
 function nameOf(key: string): string {
   if (!isDigest(key)) throw new TypeError(`expected a job key (SHA-256 in hex), got "${String(key)}"`);
   return `${FOLDER}/${key}.json`;
+}
+
+/** Others may set a damaged record aside or make it again meanwhile, but not for ever. */
+function contradiction(key: string): StoreUnavailableError {
+  const cause = new Error(`job ${key}: the record is there for whoever makes it, and missing for whoever reads it`);
+  return new StoreUnavailableError({ path: nameOf(key), code: 'EIO', cause });
 }
