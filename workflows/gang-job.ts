@@ -121,7 +121,10 @@ export class GangJob {
         if (active === null && !this.#holdsState()) await this.#untilResumed();
         const event = await this.#attempt(active);
         if (event.type === 'finished') return event.result;
-        if (event.type === 'stopped') await this.#release(this.#members.splice(0));
+        if (event.type === 'stopped') {
+          await this.#release(this.#members.splice(0));
+          progress.workers = [];
+        }
         if (event.type === 'failed') {
           const result = await this.#recover(event);
           if (result !== null) return result;
