@@ -65,7 +65,7 @@ describe('bad input', () => {
 const mountable = process.getuid?.() === 0;
 
 describe.skipIf(!mountable)('full disk (needs root for a small tmpfs)', () => {
-  it('fails with the path and the remedy, and goes on once there is room', async () => {
+  it('is waited for, with the path and the remedy in the journal, and the run goes on once there is room', async () => {
     const cluster = await Cluster.start([{ id: 'w-0' }]);
     const objects = join(cluster.folder, 'store');
     try {
@@ -77,12 +77,14 @@ describe.skipIf(!mountable)('full disk (needs root for a small tmpfs)', () => {
     }
     try {
       const plan = await cluster.plan();
-      await expect(cluster.run(plan)).rejects.toThrow();
-      const status = await cluster.status(plan.runId);
-      expect(status.failure).toMatch(/ENOSPC.*free space|disk is full/);
+      const noticed = cluster.firstEvent(plan.runId, ({ note }) => /^incident .*store_unavailable/.test(note ?? ''));
+      await cluster.submit(plan);
+      expect((await noticed).note).toMatch(/ENOSPC.*free space|disk is full/);
       execFileSync('mount', ['-o', 'remount,size=512m', objects]);
-      const result = await cluster.run(await cluster.plan());
+      const result = await cluster.result(plan.runId);
       expect(result.resultDigest).toMatch(/^[0-9a-f]{64}$/);
+      const { incidents } = await cluster.status(plan.runId);
+      expect(new Set(incidents.map(({ cause }) => cause))).toEqual(new Set(['store_unavailable']));
     } finally {
       await cluster.workers.get('w-0')?.kill();
       await cluster.controller.kill();
