@@ -3,6 +3,7 @@ import { ActivityFailure, ApplicationFailure, proxyActivities } from '@temporali
 
 import type { Activities, GangFailure } from './activity-contract.js';
 import type { FailureCause } from './contract.js';
+import { BUDGETS } from './failure-policy.js';
 
 /** Each beats while it runs (orchestrator/activities/heartbeat.ts): one whose host or whose answer is lost is repeated in seconds. */
 const heartbeatTimeout = '5 s';
@@ -17,7 +18,7 @@ export const waiting = proxyActivities<Activities>({ startToCloseTimeout: '30 d'
 /** An activity that failed for good becomes a failed attempt with the cause that the activity named. */
 export function failureOf(error: unknown, step: number): GangFailure {
   const cause = error instanceof ActivityFailure ? error.cause : error;
-  if (!(cause instanceof ApplicationFailure) || cause.type == null || !CAUSES.has(cause.type)) throw error;
+  if (!(cause instanceof ApplicationFailure) || cause.type == null || !Object.hasOwn(BUDGETS, cause.type)) throw error;
   const [worker] = cause.details ?? [];
   return {
     type: 'failed',
@@ -31,19 +32,3 @@ export function failureOf(error: unknown, step: number): GangFailure {
     log: [],
   };
 }
-
-const CAUSES: ReadonlySet<string> = new Set<FailureCause>([
-  'worker_lost',
-  'worker_hung',
-  'preempted',
-  'straggler',
-  'peer_lost',
-  'out_of_memory',
-  'nan_loss',
-  'bad_input',
-  'corrupt_artifact',
-  'store_unavailable',
-  'nondeterminism',
-  'internal',
-  'no_workers',
-]);

@@ -18,7 +18,7 @@ export const BUDGETS: Record<FailureCause, number> = {
   // Where every worker is slow by turns, replacing them only costs.
   straggler: 2,
   peer_lost: 8,
-  out_of_memory: 3,
+  out_of_memory: 2,
   nan_loss: 2,
   bad_input: 0,
   // Within a stage the same object is missing again; the run makes it again (workflows/run.ts).
@@ -58,10 +58,7 @@ export function decide(before: RetryState, failure: GangFailure): { state: Retry
   if (count > budget) {
     return give(budget === 0 ? 'never retried' : `gave up after ${String(count)} in a row without progress`);
   }
-  if (cause === 'out_of_memory') {
-    state.memorySaving = before.memorySaving === 0 ? 1 : 2;
-    if (before.memorySaving === 2) return give('out of memory with recomputed activations and one lane at a time');
-  }
+  if (cause === 'out_of_memory') state.memorySaving = before.memorySaving === 0 ? 1 : 2;
   const waitMs = count > 1 ? Math.min(BACKOFF_MS_MAX, 250 * 2 ** count) : 0;
   const action = cause === 'store_unavailable' ? 'wait_for_store' : 'retry';
   return { state, decision: { action, waitMs, words: WORDS[cause] ?? '' } };

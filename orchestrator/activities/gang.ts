@@ -168,7 +168,8 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
       } finally {
         clearInterval(telling);
         over.abort();
-        await Promise.allSettled(waits);
+        // Each leaves at its next look; what has happened does not wait for that.
+        for (const wait of waits) wait.catch(() => undefined);
       }
     },
 

@@ -20,7 +20,7 @@ const UNREACHABLE_PAUSE_MS = 3_000;
 /** Survivors that are too few wait so long with their state for others; then they let go, since two such jobs may wait for each other. */
 const KEEP_MS_MAX = 30_000;
 
-/** The calls to workers, which the protocol's model makes without a network. */
+/** The calls to workers that leasing needs; `WorkerClients` makes them. */
 export interface LeaseCalls {
   reserve(member: WorkerRef, attempt: LeaseHolder, ttlMs: number): Promise<Reservation>;
   release(member: WorkerRef, attempt: LeaseHolder, deadlineMs?: number): Promise<boolean>;
