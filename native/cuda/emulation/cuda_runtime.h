@@ -79,6 +79,14 @@ T __shfl_up_sync(unsigned, T value, int by) {
 inline unsigned __ballot_sync(unsigned, int predicate) { return collimate::simt::ballot(predicate != 0); }
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 
+// Lanes that hold the same value.
+inline unsigned __match_any_sync(unsigned, int value) {
+  unsigned same = 0;
+  for (int lane = 0; lane < collimate::simt::lanes_of_warp(); ++lane)
+    if (__shfl_sync(~0u, value, lane) == value) same |= 1u << lane;
+  return same;
+}
+
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz(static_cast<unsigned>(x)); }
@@ -96,8 +104,9 @@ inline float __uint_as_float(unsigned bits) {
   std::memcpy(&x, &bits, sizeof x);
   return x;
 }
-inline unsigned atomicAdd(unsigned* at, unsigned value) {
-  const unsigned before = *at;
+template <typename T>
+T atomicAdd(T* at, T value) {
+  const T before = *at;
   *at += value;
   return before;
 }
