@@ -34,8 +34,10 @@ int device_count() {
   return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 
+void Device::make_current() const { check(cudaSetDevice(index_), "choosing the device"); }
+
 Device::Device(int index) : index_(index) {
-  check(cudaSetDevice(index), "choosing the device");
+  make_current();
   cudaDeviceProp properties;
   check(cudaGetDeviceProperties(&properties, index), "reading the device's properties");
   name_ = properties.name;
@@ -48,42 +50,55 @@ Device::Device(int index) : index_(index) {
 
 Device::~Device() {
   // Errors were reported by what caused them; a destructor has nobody to tell.
+  cudaSetDevice(index_);
   if (scratch_) cudaFree(scratch_);
   cudaStreamDestroy(as_stream(stream_));
 }
 
 DeviceMemory Device::memory() const {
+  make_current();
   DeviceMemory result;
   check(cudaMemGetInfo(&result.free_bytes, &result.total_bytes), "reading the device's free memory");
   return result;
 }
 
 void* Device::allocate(size_t bytes) {
+  make_current();
   void* memory = nullptr;
   check(cudaMalloc(&memory, bytes > 0 ? bytes : 1), "device memory");
   return memory;
 }
 
-void Device::release(void* memory) { cudaFree(memory); }
+void Device::release(void* memory) {
+  cudaSetDevice(index_);
+  cudaFree(memory);  // an earlier error comes again with the next call that is checked
+}
 
 void Device::upload(void* to, const void* from, size_t bytes) {
+  make_current();
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, as_stream(stream_)), "copying to the device");
 }
 
 void Device::download(void* to, const void* from, size_t bytes) {
+  make_current();
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, as_stream(stream_)), "copying from the device");
   synchronize();
 }
 
 void Device::copy(void* to, const void* from, size_t bytes) {
+  make_current();
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, as_stream(stream_)), "copying on the device");
 }
 
 void Device::zero(void* memory, size_t bytes) {
+  make_current();
   check(cudaMemsetAsync(memory, 0, bytes, as_stream(stream_)), "clearing device memory");
 }
 
-void Device::synchronize() { check(cudaStreamSynchronize(as_stream(stream_)), "waiting for the device"); }
+void Device::synchronize() {
+  make_current();
+  check(cudaStreamSynchronize(as_stream(stream_)), "waiting for the device");
+}
 
 void* Device::scratch_bytes(size_t bytes) {
   if (bytes > scratch_size_) {

@@ -35,6 +35,8 @@ class Device {
   int multiprocessors() const { return multiprocessors_; }
   // `sm_90` for compute capability 9.0: results belong to this class.
   const std::string& architecture() const { return architecture_; }
+  // Makes it the calling thread's device: every call here does so first.
+  void make_current() const;
   void* stream() const { return stream_; }
   DeviceMemory memory() const;
 

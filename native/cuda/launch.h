@@ -35,6 +35,7 @@ struct Launch {
 template <typename... Expected, typename... Given>
 void launch(Device& device, const char* name, const Launch& shape, void (*kernel)(Expected...), Given&&... given) {
   if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0) return;
+  device.make_current();
   constexpr size_t kSharedWithoutAsking = 48 << 10;
   if (shape.shared_bytes > kSharedWithoutAsking) {
     const cudaError_t asked =
