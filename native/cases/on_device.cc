@@ -6,6 +6,8 @@
 #include <cmath>
 #include <memory>
 
+#include "cuda/clustering.h"
+#include "cuda/dccf.h"
 #include "cuda/linear_bf16.h"
 #include "cuda/ops.h"
 
@@ -29,6 +31,7 @@ class OnDevice {
     }
   }
   void bring_back() {
+    if (on_host_) return;
     for (auto& [name, tensor] : host_.all()) {
       if (tensor.role == Role::input || tensor.role == Role::scratch) continue;
       if (!tensor.i32.empty())
@@ -43,7 +46,8 @@ class OnDevice {
   float* f32(const std::string& name) const { return f32_.count(name) == 1 ? f32_.at(name).data() : nullptr; }
   int32_t* i32(const std::string& name) const { return i32_.count(name) == 1 ? i32_.at(name).data() : nullptr; }
   double* f64(const std::string& name) const { return f64_.at(name).data(); }
-  const Tensor& host(const std::string& name) const { return host_.at(name); }
+  Tensor& host(const std::string& name) const { return host_.at(name); }
+  void results_are_on_host() { on_host_ = true; }
   int64_t dim(const std::string& name, size_t axis) const { return host_.at(name).shape.at(axis); }
   int64_t elements(const std::string& name) const { return host_.at(name).elements(); }
   double number(const std::string& name) const { return one_.parameters.at(name); }
@@ -68,6 +72,7 @@ class OnDevice {
  private:
   const Case& one_;
   Tensors& host_;
+  bool on_host_ = false;
   std::map<std::string, DeviceArray<float>> f32_;
   std::map<std::string, DeviceArray<int32_t>> i32_;
   std::map<std::string, DeviceArray<double>> f64_;
@@ -445,14 +450,158 @@ Run cross_entropy(OnDevice& t) {
                                        .losses = t.f64("losses")}] { cuda::cross_entropy(t.device, args); };
 }
 
+// ---- clustering: the public steps work on host memory, so the rows are what is on the device beforehand -------------
+
+std::span<float> host_values(OnDevice& t, const std::string& name) { return t.host(name).f32; }
+
+Run assign_rows(OnDevice& t) {
+  auto& rows = t.keep_object(RowMatrix(t.host("rows").f32.data(), t.dim("rows", 0), t.dim("rows", 1)));
+  auto there = std::make_shared<cuda::ClusteredRows>(t.device, rows, 1);
+  return [&t, there] {
+    there->assign({}, host_values(t, "centroids"), host_values(t, "squared_distance"));
+    there->download_codes(t.host("assignment").i32, 1);
+    t.results_are_on_host();
+  };
+}
+
+Run lloyd_step(OnDevice& t) {
+  auto& rows = t.keep_object(RowMatrix(t.host("rows").f32.data(), t.dim("rows", 0), t.dim("rows", 1)));
+  auto there = std::make_shared<cuda::ClusteredRows>(t.device, rows, 1);
+  return [&t, there] {
+    t.host("objective").f64[0] = there->lloyd_step({}, host_values(t, "centroids")).objective;
+    t.results_are_on_host();
+  };
+}
+
+// A beam of one; wider ones are the processor's.
+Run residual_encode(OnDevice& t) {
+  if (t.number("beam") > 1) return {};
+  auto& rows = t.keep_object(RowMatrix(t.host("rows").f32.data(), t.dim("rows", 0), t.dim("rows", 1)));
+  const int64_t levels = t.dim("centroids", 0);
+  auto there = std::make_shared<cuda::ClusteredRows>(t.device, rows, levels);
+  return [&t, there, levels] {
+    there->encode({levels, t.dim("centroids", 1), t.dim("centroids", 2), host_values(t, "centroids")},
+                  host_values(t, "squared_distance"));
+    there->download_codes(t.host("codes").i32, levels);
+    t.results_are_on_host();
+  };
+}
+
+Run residual_decode(OnDevice& t) {
+  return
+      [&t, args = cuda::ResidualDecode{.rows = t.dim("codes", 0),
+                                       .codes = t.i32("codes"),
+                                       .books = {nullptr, t.f32("centroids"), t.dim("rows", 1), t.dim("centroids", 1)},
+                                       .levels = t.dim("codes", 1),
+                                       .to = t.f32("rows")}] { cuda::residual_decode(t.device, args); };
+}
+
+// ---- DCCF
+// ------------------------------------------------------------------------------------------------------------
+
+const cuda::DeviceGraph& graph_of(OnDevice& t) {
+  const dccf::Graph graph(t.whole("users"), t.whole("items"), t.host("edge_users").i32, t.host("edge_items").i32);
+  return t.keep_object(cuda::DeviceGraph(t.device, graph));
+}
+
+Run spread(OnDevice& t) {
+  const auto* graph = &graph_of(t);
+  return [&t, graph,
+          args = dccf::Spread{.x = t.f32("x"),
+                              .y = t.f32("y"),
+                              .dim = t.dim("x", 1),
+                              .accumulate = t.host("y").role == Role::accumulated}] {
+    cuda::spread(t.device, *graph, args);
+  };
+}
+
+Run inverse_norms(OnDevice& t) {
+  const auto* graph = &graph_of(t);
+  return [&t, graph] { cuda::inverse_norms(t.device, *graph, t.f32("x"), t.dim("x", 1), t.f32("result")); };
+}
+
+dccf::MaskedForward masked_args(OnDevice& t) {
+  return {.e = t.f32("e"),
+          .views = {{t.f32("z"), t.f32("inverse_norm_z"), t.f32("h_z"), t.f32("inverse_sum_z")},
+                    {t.f32("r"), t.f32("inverse_norm_r"), t.f32("h_r"), t.f32("inverse_sum_r")}},
+          .dim = t.dim("e", 1)};
+}
+
+Run masked_forward(OnDevice& t) {
+  const auto* graph = &graph_of(t);
+  return [&t, graph] { cuda::masked_forward(t.device, *graph, masked_args(t)); };
+}
+
+Run masked_backward(OnDevice& t) {
+  const auto* graph = &graph_of(t);
+  return [&t, graph] {
+    cuda::masked_backward(t.device, *graph,
+                          {.forward = masked_args(t),
+                           .dh = {t.f32("dh_z"), t.f32("dh_r")},
+                           .dx = {t.f32("dz"), t.f32("dr")},
+                           .de = t.f32("de")});
+  };
+}
+
+Run intents_forward(OnDevice& t) {
+  return [&t, args = dccf::IntentsForward{t.dim("e", 0), t.dim("e", 1), t.dim("prototypes", 1), t.f32("e"),
+                                          t.f32("prototypes"), t.f32("r")}] { cuda::intents_forward(t.device, args); };
+}
+
+Run intents_backward(OnDevice& t) {
+  return [&t, args = dccf::IntentsBackward{.rows = t.dim("e", 0),
+                                           .dim = t.dim("e", 1),
+                                           .intents = t.dim("prototypes", 1),
+                                           .e = t.f32("e"),
+                                           .prototypes = t.f32("prototypes"),
+                                           .dr = t.f32("dr"),
+                                           .de = t.f32("de"),
+                                           .dprototypes = t.f32("dprototypes")}] {
+    cuda::intents_backward(t.device, args);
+  };
+}
+
+Run rank_loss(OnDevice& t) {
+  return [&t] {
+    const dccf::RankLossValue value = cuda::rank_loss(
+        t.device,
+        {.users = t.host("users").i32, .positives = t.host("positives").i32, .negatives = t.host("negatives").i32},
+        {.dim = t.dim("final", 1),
+         .weight_decay = t.real("weight_decay"),
+         .final = t.f32("final"),
+         .embedding = t.f32("embedding"),
+         .dfinal = t.f32("dfinal"),
+         .dembedding = t.f32("dembedding")});
+    t.device.upload(t.f64("losses"), &value, sizeof value);
+    t.device.synchronize();
+  };
+}
+
+Run contrast_loss(OnDevice& t) {
+  return [&t] {
+    const double value = cuda::contrast_loss(t.device, {.nodes = t.host("nodes").i32,
+                                                        .dim = t.dim("anchor", 1),
+                                                        .temperature = t.real("temperature"),
+                                                        .scale = t.real("scale"),
+                                                        .anchor = t.f32("anchor"),
+                                                        .view = t.f32("view"),
+                                                        .danchor = t.f32("danchor"),
+                                                        .dview = t.f32("dview")});
+    t.device.upload(t.f64("loss"), &value, sizeof value);
+    t.device.synchronize();
+  };
+}
+
 const std::map<std::string, Load>& loads() {
-  static const std::map<std::string, Load> table{{"add_bias", add_bias},
-                                                 {"adamw", adamw},
+  static const std::map<std::string, Load> table{{"adamw", adamw},
+                                                 {"add_bias", add_bias},
+                                                 {"assign_rows", assign_rows},
                                                  {"attention_backward", attention_backward},
                                                  {"attention_forward", attention_forward},
                                                  {"bf16_linear_backward", bf16_linear_backward},
                                                  {"bf16_linear_forward", bf16_linear_forward},
                                                  {"bias_backward", bias_backward},
+                                                 {"contrast_loss", contrast_loss},
                                                  {"cross_entropy", cross_entropy},
                                                  {"decode_attention", decode_attention},
                                                  {"dropout", dropout},
@@ -461,16 +610,26 @@ const std::map<std::string, Load>& loads() {
                                                  {"gather_rows", gather_rows},
                                                  {"head_norm_backward", head_norm_backward},
                                                  {"head_norm_forward", head_norm_forward},
+                                                 {"intents_backward", intents_backward},
+                                                 {"intents_forward", intents_forward},
+                                                 {"inverse_norms", inverse_norms},
                                                  {"linear_backward", linear_backward},
                                                  {"linear_forward", linear_forward},
+                                                 {"lloyd_step", lloyd_step},
                                                  {"log_sum_exp", log_sum_exp},
                                                  {"lora_backward", lora_backward},
                                                  {"lora_forward", lora_forward},
                                                  {"lora_gradient", lora_gradient},
+                                                 {"masked_backward", masked_backward},
+                                                 {"masked_forward", masked_forward},
+                                                 {"rank_loss", rank_loss},
+                                                 {"residual_decode", residual_decode},
+                                                 {"residual_encode", residual_encode},
                                                  {"rmsnorm_backward", rmsnorm_backward},
                                                  {"rmsnorm_forward", rmsnorm_forward},
                                                  {"rope", rope},
                                                  {"scatter_rows", scatter_rows},
+                                                 {"spread", spread},
                                                  {"sum_squares", sum_squares},
                                                  {"swiglu_backward", swiglu_backward},
                                                  {"swiglu_forward", swiglu_forward}};
@@ -485,6 +644,7 @@ Backend device_backend(const DeviceBackend& options) {
             if (load == loads().end() || (options.tiny_only && one.scale != Scale::tiny)) return {};
             const auto held = std::make_shared<OnDevice>(one, tensors);
             const Run run = load->second(*held);
+            if (!run) return {};
             held->device.synchronize();
             return [held, run] {
               run();

@@ -160,6 +160,16 @@ __global__ void copy_rows(ResidualView view, const int32_t* codes, int64_t strid
   to[places[element / view.dim] * view.dim + c] = residual_at(view, row, codes + row * stride, levels, c);
 }
 
+__global__ void decode_rows(ResidualDecode a) {
+  const int64_t element = global_thread();
+  if (element >= a.rows * a.books.dim) return;
+  const int64_t row = element / a.books.dim, c = element % a.books.dim;
+  float sum = 0.0f;
+  for (int64_t level = 0; level < a.levels; ++level)
+    sum += a.books.centroids[(level * a.books.codes_per_level + a.codes[row * a.levels + level]) * a.books.dim + c];
+  a.to[element] = sum;
+}
+
 Launch warps(int64_t count, int64_t across = 1) {
   return {{blocks_for(count, kWarpsPerBlock), static_cast<unsigned>(across)}, kThreads};
 }
@@ -358,6 +368,10 @@ void ClusteredRows::set_codes(std::span<const int32_t> codes, int64_t levels) {
 void ClusteredRows::download_codes(std::span<int32_t> codes, int64_t levels) const {
   const std::vector<int32_t> all = downloaded(codes_);
   for (int64_t i = 0; i < rows_; ++i) std::copy_n(&all[i * levels_max_], levels, &codes[i * levels]);
+}
+
+void residual_decode(Device& device, const ResidualDecode& args) {
+  launch(device, "residual_decode", threads(args.rows * args.books.dim), decode_rows, args);
 }
 
 }  // namespace collimate::cuda

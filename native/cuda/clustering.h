@@ -60,4 +60,14 @@ class ClusteredRows {
   float absolute_error_ = 0;
 };
 
+// rows[i] = sum over levels of the row's codes; codes [N, L], each in [0, K); all on the device.
+struct ResidualDecode {
+  int64_t rows = 0;
+  const int32_t* codes = nullptr;
+  ResidualView books;  // values are not read
+  int64_t levels = 0;
+  float* to = nullptr;  // [N, D]
+};
+void residual_decode(Device& device, const ResidualDecode& args);
+
 }  // namespace collimate::cuda

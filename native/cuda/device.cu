@@ -25,6 +25,8 @@ void fail_cuda(int code, const char* what) {
                      message + "; the job goes on with activations recomputed or fewer lanes at once");
   if (error == cudaErrorInvalidDevice)
     fail_bad_input(message + "; name a device of those that nvidia-smi lists, counted from 0");
+  if (error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver)
+    fail_bad_input(message + "; this machine has no CUDA device or too old a driver: use cpu, or install the driver");
   throw JobFailure(FailureCause::internal,
                    message + "; if it comes again on this machine, look for an Xid in its kernel log");
 }

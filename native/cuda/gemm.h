@@ -26,6 +26,8 @@ struct Fp32Product {
   bool accumulate = false;
   float* c = nullptr;  // [m, n]
   int64_t ldc = 0;
+  // Above 0: c is [ceil(k / k_block), m, n], contiguous, one sum for each block of so many terms.
+  int64_t k_block = 0;
 };
 void gemm_fp32(Device& device, const Fp32Product& product);
 

@@ -27,6 +27,13 @@ __global__ void __launch_bounds__(kThreads) product_tile(Fp32Product g) {
   const int64_t row = static_cast<int64_t>(blockIdx.y) * kTile, column = static_cast<int64_t>(blockIdx.x) * kTile;
   const int thread = static_cast<int>(threadIdx.x), own_row = thread / 16 * kOwn, own_column = thread % 16 * kOwn;
   float sum[kOwn][kOwn] = {};
+  if (g.k_block > 0) {
+    const int64_t begin = blockIdx.z * g.k_block;
+    g.a += begin * (g.transpose_a ? g.lda : 1);
+    g.b += begin * (g.transpose_b ? 1 : g.ldb);
+    g.c += blockIdx.z * g.m * g.n;
+    g.k = begin + g.k_block < g.k ? g.k_block : g.k - begin;
+  }
   for (int64_t first = 0; first < g.k; first += kDepth) {
     // Neighbouring threads read neighbouring addresses, whichever way the operand lies.
     for (int e = thread; e < kTile * kDepth; e += kThreads) {
@@ -63,7 +70,8 @@ __global__ void __launch_bounds__(kThreads) product_tile(Fp32Product g) {
 }  // namespace
 
 void gemm_fp32(Device& device, const Fp32Product& g) {
-  launch(device, "gemm_fp32", {{blocks_for(g.n, kTile), blocks_for(g.m, kTile)}, kThreads}, product_tile, g);
+  const unsigned parts = g.k_block > 0 ? blocks_for(g.k, g.k_block) : 1;
+  launch(device, "gemm_fp32", {{blocks_for(g.n, kTile), blocks_for(g.m, kTile), parts}, kThreads}, product_tile, g);
 }
 
 }  // namespace collimate::cuda

@@ -1,7 +1,6 @@
 // What holds for kernels beyond the op cases, which test_op_cases.cc runs on the device.
 #include <doctest/doctest.h>
 
-#include <set>
 #include <string>
 
 #include "cases/on_device.h"
@@ -10,14 +9,9 @@
 
 namespace collimate {
 
-TEST_CASE("device: every op has a kernel, but those named here") {
-  const std::set<std::string> without{"assign_rows",   "contrast_loss",   "intents_backward", "intents_forward",
-                                      "inverse_norms", "lloyd_step",      "masked_backward",  "masked_forward",
-                                      "rank_loss",     "residual_decode", "residual_encode",  "spread"};
-  std::set<std::string> missing;
+TEST_CASE("device: every op of the interface has a kernel") {
   for (const cases::Case& one : cases::all_cases())
-    if (cases::ops_with_kernels().count(one.op) == 0) missing.insert(one.op);
-  CHECK(missing == without);
+    CHECK_MESSAGE(cases::ops_with_kernels().count(one.op) == 1, one.op << " has no kernel");
 }
 
 TEST_CASE("device: copies arrive, and scratch memory grows") {
