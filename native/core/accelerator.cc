@@ -55,4 +55,12 @@ std::unique_ptr<Clusterer> make_clusterer(Pool& pool, const RowSource& rows, int
   return cluster_on_processor(pool, rows, levels);
 }
 
+std::unique_ptr<dccf::Passes> make_passes(Pool& pool, const dccf::Graph& graph, int64_t dim) {
+  if (accelerator() != nullptr) {
+    std::unique_ptr<dccf::Passes> there = accelerator()->dccf_passes(graph, dim);
+    if (there) return there;
+  }
+  return dccf::passes_on_processor(pool, graph);
+}
+
 }  // namespace collimate

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "core/clusterer.h"
+#include "core/dccf/passes.h"
 
 namespace collimate {
 
@@ -27,6 +28,8 @@ class Accelerator {
   virtual std::string probe() = 0;
   // Null where it cannot do it with these levels. Beams wider than one run on `pool`.
   virtual std::unique_ptr<Clusterer> cluster(Pool& pool, const RowSource& rows, int64_t levels) = 0;
+  // DCCF over this graph; null where embeddings are too wide.
+  virtual std::unique_ptr<dccf::Passes> dccf_passes(const dccf::Graph& graph, int64_t dim) = 0;
 };
 
 // Makes device `index` of a kind ("cuda"); throws JobFailure(bad_input) where there is none.
@@ -41,5 +44,6 @@ Accelerator* accelerator();
 
 // On the accelerator in use where it can, else on the pool.
 std::unique_ptr<Clusterer> make_clusterer(Pool& pool, const RowSource& rows, int64_t levels);
+std::unique_ptr<dccf::Passes> make_passes(Pool& pool, const dccf::Graph& graph, int64_t dim);
 
 }  // namespace collimate

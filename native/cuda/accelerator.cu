@@ -8,6 +8,7 @@
 #include "core/sha256.h"
 #include "cuda/accelerator.h"
 #include "cuda/clustering.h"
+#include "cuda/dccf.h"
 #include "cuda/gemm.h"
 #include "cuda/nearest_codes.h"
 #include "cuda/ops.h"
@@ -53,6 +54,9 @@ class CudaAccelerator final : public Accelerator {
   std::unique_ptr<Clusterer> cluster(Pool& pool, const RowSource& rows, int64_t levels) override {
     if (levels > kDeviceLevelsMax) return nullptr;
     return std::make_unique<DeviceClusterer>(device_, pool, rows, levels);
+  }
+  std::unique_ptr<dccf::Passes> dccf_passes(const dccf::Graph& graph, int64_t dim) override {
+    return dim <= kDeviceEmbeddingColumnsMax ? passes_on_device(device_, graph) : nullptr;
   }
 
  private:

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "core/dccf/graph.h"
 #include "core/dccf/intents.h"
 #include "core/dccf/losses.h"
+#include "core/dccf/passes.h"
 #include "core/dccf/propagate.h"
 #include "cuda/device.h"
 
@@ -38,5 +40,10 @@ void intents_backward(Device& device, const dccf::IntentsBackward& args);
 // `batch` and `nodes` are on the host; so is what is returned.
 dccf::RankLossValue rank_loss(Device& device, const dccf::Batch& batch, const dccf::RankLoss& args);
 double contrast_loss(Device& device, const dccf::ContrastLoss& args);
+
+constexpr int64_t kDeviceEmbeddingColumnsMax = 256;
+
+// All of it, as the model asks for it. The graph stays the caller's.
+std::unique_ptr<dccf::Passes> passes_on_device(Device& device, const dccf::Graph& graph);
 
 }  // namespace collimate::cuda
