@@ -3,8 +3,9 @@
 // 1. Idempotent: configured when there is no build, or when a choice changed; then ninja compiles what is out of date.
 // 2. Choices come from the environment: COLLIMATE_GEMM (auto, dnnl, builtin), COLLIMATE_CUDA (AUTO, ON, OFF),
 //    COLLIMATE_TESTS (ON, OFF), COLLIMATE_BUILD_JOBS (default: one a core).
+// 3. The CUDA compiler is CUDACXX, else the one that deploy/bootstrap has put into .cache/cuda, else what CMake finds.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { dirname, join, relative } from 'node:path';
@@ -20,6 +21,18 @@ const choices = [
   `--CDCOLLIMATE_CUDA=${process.env.COLLIMATE_CUDA ?? 'AUTO'}`,
   `--CDCOLLIMATE_TESTS=${process.env.COLLIMATE_TESTS ?? 'ON'}`,
 ];
+const nvcc = process.env.CUDACXX ?? cachedCudaCompiler();
+if (nvcc !== undefined) process.env.CUDACXX = nvcc;
+
+/** Undefined where there is none: then CMake looks for one. */
+function cachedCudaCompiler() {
+  const pythons = join(root, '.cache', 'cuda', 'lib');
+  if (!existsSync(join(root, '.cache', 'cuda', '.collimate-stamp'))) return undefined;
+  return readdirSync(pythons)
+    .map((python) => join(pythons, python, 'site-packages', 'nvidia', 'cu13', 'bin', 'nvcc'))
+    .find((nvcc) => existsSync(nvcc));
+}
+
 const jobs = process.env.COLLIMATE_BUILD_JOBS ?? String(availableParallelism());
 
 function run(step, command, args) {
@@ -40,7 +53,7 @@ function run(step, command, args) {
 // The package file is part of the stamp: it names the Node-API version and the headers.
 const stampFile = join(out, 'configured.json');
 const versions = ['cmake-js', 'node-addon-api'].map((name) => require(`${name}/package.json`).version);
-const stamp = JSON.stringify({ choices, versions, node: process.versions.modules });
+const stamp = JSON.stringify({ choices, versions, nvcc: nvcc ?? null, node: process.versions.modules });
 const configured =
   existsSync(join(out, 'build.ninja')) && existsSync(stampFile) && readFileSync(stampFile, 'utf8') === stamp;
 

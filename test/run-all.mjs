@@ -9,7 +9,6 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
-const NATIVE_TESTS = join(root, 'build', 'native', 'native_tests');
 const reports = mkdtempSync(join(tmpdir(), 'collimate-test-'));
 
 /** Output goes to the terminal as it comes, and is kept for the counts. */
@@ -46,21 +45,24 @@ function npmScript(name) {
   return single(`npm run ${name}`, 'npm', ['run', '--silent', name]);
 }
 
-/** The doctest executable ends with `test cases: n | n passed | n failed | n skipped`. */
-const nativeTests = {
-  name: 'native tests',
-  async run() {
-    if (!existsSync(NATIVE_TESTS)) {
-      console.error(`${NATIVE_TESTS} is missing: build it with "npm run build:native"`);
-      return { passed: 0, failed: 1, skipped: 0 };
-    }
-    const { code, text } = await run(NATIVE_TESTS, ['--no-colors=true']);
-    const counts = /test cases:\s*(\d+)\s*\|\s*(\d+) passed\s*\|\s*(\d+) failed\s*\|\s*(\d+) skipped/.exec(text);
-    if (counts === null) return { passed: 0, failed: 1, skipped: 0 };
-    const [, , passed, failed, skipped] = counts.map(Number);
-    return { passed, failed: code !== 0 && failed === 0 ? 1 : failed, skipped };
-  },
-};
+/** A doctest executable ends with `test cases: n | n passed | n failed | n skipped`. */
+function doctest(name, executable) {
+  const path = join(root, 'build', 'native', executable);
+  return {
+    name,
+    async run() {
+      if (!existsSync(path)) {
+        console.error(`${path} is missing: build it with "npm run build:native"`);
+        return { passed: 0, failed: 1, skipped: 0 };
+      }
+      const { code, text } = await run(path, ['--no-colors=true']);
+      const counts = /test cases:\s*(\d+)\s*\|\s*(\d+) passed\s*\|\s*(\d+) failed\s*\|\s*(\d+) skipped/.exec(text);
+      if (counts === null) return { passed: 0, failed: 1, skipped: 0 };
+      const [, , passed, failed, skipped] = counts.map(Number);
+      return { passed, failed: code !== 0 && failed === 0 ? 1 : failed, skipped };
+    },
+  };
+}
 
 function vitestProject(project) {
   return {
@@ -89,7 +91,8 @@ const parts = [
   npmScript('check:lint'),
   npmScript('check:types'),
   npmScript('check:proto'),
-  nativeTests,
+  doctest('native tests', 'native_tests'),
+  doctest('CUDA kernels, emulated', 'cuda_emulation_tests'),
   vitestProject('unit'),
   vitestProject('e2e'),
 ];

@@ -62,7 +62,7 @@ install_npm_packages() {
 }
 
 native_sources() {
-  find native -type f \( -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cmake' -o -name 'CMakeLists.txt' -o -name 'build.mjs' \) -print0
+  find native -type f \( -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh' -o -name '*.in' -o -name '*.cmake' -o -name 'CMakeLists.txt' -o -name 'build.mjs' \) -print0
   printf '%s\0' package-lock.json
 }
 
@@ -77,7 +77,8 @@ typescript_sources() {
 
 ensure_build() {
   local native_hash typescript_hash
-  native_hash=$(native_sources | content_hash)-$(node -p 'process.versions.modules')
+  # With or without a CUDA compiler the engine is another one.
+  native_hash=$(native_sources | content_hash)-$(node -p 'process.versions.modules')-${CUDACXX:+cuda}
   if ! stamp_matches build/native/.collimate-stamp "$native_hash"; then
     step "native engine and addon into build/native (C++; some minutes the first time)" npm run --silent build:native
     mkdir -p build/native

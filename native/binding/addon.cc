@@ -7,8 +7,12 @@
 #include "binding/errors.h"
 #include "binding/native_job.h"
 #include "binding/ops.h"
+#include "core/accelerator.h"
 #include "core/failure.h"
 #include "core/numerics_class.h"
+#ifdef COLLIMATE_USE_CUDA
+#include "cuda/accelerator.h"
+#endif
 
 namespace collimate::binding {
 namespace {
@@ -17,6 +21,29 @@ using ListenerHandle = Napi::External<TcpListener>;
 
 Napi::Value numerics_class_value(const Napi::CallbackInfo& info) {
   return Napi::String::New(info.Env(), numerics_class());
+}
+
+// useDevice("cpu" | "cuda:N"): for the process, before anything else is asked of the addon.
+Napi::Value use_device_of(const Napi::CallbackInfo& info) {
+  if (!info[0].IsString()) fail_bad_input("useDevice expects the name of a device");
+#ifdef COLLIMATE_USE_CUDA
+  cuda::register_devices();
+#endif
+  use_device(info[0].As<Napi::String>().Utf8Value());
+  return info.Env().Undefined();
+}
+
+// Of the device in use: {name, architecture, freeBytes, totalBytes}; null on the processor.
+Napi::Value device_in_use(const Napi::CallbackInfo& info) {
+  const Accelerator* device = accelerator();
+  if (device == nullptr) return info.Env().Null();
+  const AcceleratorMemory memory = device->memory();
+  Napi::Object object = Napi::Object::New(info.Env());
+  object.Set("name", Napi::String::New(info.Env(), device->name()));
+  object.Set("architecture", Napi::String::New(info.Env(), device->architecture()));
+  object.Set("freeBytes", Napi::Number::New(info.Env(), static_cast<double>(memory.free_bytes)));
+  object.Set("totalBytes", Napi::Number::New(info.Env(), static_cast<double>(memory.total_bytes)));
+  return object;
 }
 
 // createListener(host) -> {address, handle}; the handle is used up by startJob, or closed when it is collected.
@@ -50,6 +77,8 @@ Napi::Value exported(const Napi::CallbackInfo& info) {
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("numericsClass", Napi::Function::New(env, exported<numerics_class_value>));
+  exports.Set("useDevice", Napi::Function::New(env, exported<use_device_of>));
+  exports.Set("deviceInUse", Napi::Function::New(env, exported<device_in_use>));
   exports.Set("createListener", Napi::Function::New(env, exported<create_listener>));
   exports.Set("startJob", Napi::Function::New(env, exported<start_job>));
   exports.Set("kmeans", Napi::Function::New(env, exported<kmeans_op>));

@@ -124,15 +124,22 @@ std::vector<Case> all_cases() {
   return list;
 }
 
-const std::vector<Backend>& backends() {
-  static const std::vector<Backend> list{{"cpu", [](const Case& one, Pool& pool, Tensors& tensors) {
-                                            if (one.needs_bf16_unit && bf16_unit() == Bf16Unit::none)
-                                              return std::function<void()>();
-                                            if (one.prepare) one.prepare(pool, tensors);
-                                            return std::function<void()>([&] { one.run(pool, tensors); });
-                                          }}};
+namespace {
+
+std::vector<Backend>& backend_list() {
+  static std::vector<Backend> list{{"cpu", [](const Case& one, Pool& pool, Tensors& tensors) {
+                                      if (one.needs_bf16_unit && bf16_unit() == Bf16Unit::none)
+                                        return std::function<void()>();
+                                      if (one.prepare) one.prepare(pool, tensors);
+                                      return std::function<void()>([&] { one.run(pool, tensors); });
+                                    }}};
   return list;
 }
+
+}  // namespace
+
+const std::vector<Backend>& backends() { return backend_list(); }
+void set_backends(std::vector<Backend> list) { backend_list() = std::move(list); }
 
 std::string input_name(const Case& one, const std::string& tensor) { return one.name + ": " + tensor; }
 std::string expected_name(const Case& one, const std::string& tensor) { return one.name + ": expected " + tensor; }

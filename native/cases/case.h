@@ -107,7 +107,8 @@ struct Backend {
   // returns. Null: the backend cannot run it (on this machine).
   std::function<std::function<void()>(const Case& one, Pool& pool, Tensors& tensors)> load;
 };
-const std::vector<Backend>& backends();
+const std::vector<Backend>& backends();  // the CPU, unless others were set
+void set_backends(std::vector<Backend> list);
 
 // The tensors that the tiny cases start from, with their parameters, for test/parity/make_op_fixtures.py.
 void write_tiny_inputs(const std::filesystem::path& path);

@@ -80,18 +80,24 @@ int64_t reseed_empty(const RowSource& rows, const MemberSums& sums, std::span<co
   for (int64_t cluster = 0; cluster < clusters; ++cluster)
     if (sums.size(cluster) == 0) empty.push_back(cluster);
   if (empty.empty()) return 0;
-  std::vector<int64_t> order(rows.rows);
-  std::iota(order.begin(), order.end(), int64_t{0});
-  const int64_t wanted = std::min<int64_t>(static_cast<int64_t>(empty.size()), rows.rows);
-  std::partial_sort(order.begin(), order.begin() + wanted, order.end(), [&](int64_t a, int64_t b) {
-    return squared_distance[a] != squared_distance[b] ? squared_distance[a] > squared_distance[b] : a < b;
-  });
-  for (int64_t e = 0; e < wanted && squared_distance[order[e]] > 0; ++e)
-    rows.copy(order[e], 1, &centroids[empty[e] * rows.dim]);
+  const std::vector<int64_t> worst = worst_rows(squared_distance, static_cast<int64_t>(empty.size()));
+  for (size_t e = 0; e < worst.size(); ++e) rows.copy(worst[e], 1, &centroids[empty[e] * rows.dim]);
   return static_cast<int64_t>(empty.size());
 }
 
 }  // namespace
+
+std::vector<int64_t> worst_rows(std::span<const float> squared_distance, int64_t wanted) {
+  std::vector<int64_t> order(squared_distance.size());
+  std::iota(order.begin(), order.end(), int64_t{0});
+  const auto end = order.begin() + std::min(wanted, static_cast<int64_t>(order.size()));
+  std::partial_sort(order.begin(), end, order.end(), [&](int64_t a, int64_t b) {
+    return squared_distance[a] != squared_distance[b] ? squared_distance[a] > squared_distance[b] : a < b;
+  });
+  order.erase(end, order.end());
+  while (!order.empty() && !(squared_distance[order.back()] > 0)) order.pop_back();
+  return order;
+}
 
 LloydStep lloyd_step(Pool& pool, const RowSource& rows, std::span<float> centroids) {
   const int64_t clusters = static_cast<int64_t>(centroids.size()) / rows.dim;

@@ -67,4 +67,8 @@ LloydStep lloyd_step(Pool& pool, const RowSource& rows, std::span<float> centroi
 double assign_rows(Pool& pool, const RowSource& rows, std::span<const float> centroids, std::span<int32_t> assignment,
                    std::span<float> squared_distance);
 
+// Rows by how badly they are quantised, the worst first, equal ones by index: at most `wanted`, none at distance 0.
+// What empty clusters are re-seeded from, in this order.
+std::vector<int64_t> worst_rows(std::span<const float> squared_distance, int64_t wanted);
+
 }  // namespace collimate

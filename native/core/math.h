@@ -8,13 +8,13 @@
 
 namespace collimate {
 
-inline float exp_f32(float x);       // flushes to 0 below -87, +inf above 88.7
-inline float log_f32(float x);       // x > 0 normal
-inline double exp_f64(double x);     // relative error below 1e-15
-inline double log_f64(double x);     // x > 0 normal
-inline float sigmoid_f32(float x);   // 1 / (1 + exp(-x)), both signs accurate
-inline float softplus_f32(float x);  // log(1 + exp(x)), no overflow
-double sin_f64(double x);            // |x| < 1e6; for tables (RoPE), not hot loops
+constexpr float exp_f32(float x);       // flushes to 0 below -87, +inf above 88.7
+constexpr float log_f32(float x);       // x > 0 normal
+constexpr double exp_f64(double x);     // relative error below 1e-15
+constexpr double log_f64(double x);     // x > 0 normal
+constexpr float sigmoid_f32(float x);   // 1 / (1 + exp(-x)), both signs accurate
+constexpr float softplus_f32(float x);  // log(1 + exp(x)), no overflow
+double sin_f64(double x);               // |x| < 1e6; for tables (RoPE), not hot loops
 double cos_f64(double x);
 
 }  // namespace collimate

@@ -1,12 +1,11 @@
 // The bodies of core/math.h. Range reduction, a Taylor polynomial, and exponent bits; no branch, so that loops
-// vectorise.
+// vectorise. They are constexpr so that kernels of cuda/ may call them.
 //
 // 1. Multiplications and additions are separate and in the order written (the build forbids contraction).
 // 2. A NaN stays a NaN.
 #pragma once
 
 #include <bit>
-#include <cmath>
 #include <cstdint>
 #include <limits>
 
@@ -22,12 +21,12 @@ inline constexpr double kLn2HighF64 = 0x1.62e42fefap-1;  // 33 bits
 inline constexpr double kLn2LowF64 = 0x1.cf79abc9e3b3ap-40;
 
 // 2^n for a normal exponent.
-inline float pow2_f32(int32_t n) { return std::bit_cast<float>(static_cast<uint32_t>(n + 127) << 23); }
-inline double pow2_f64(int64_t n) { return std::bit_cast<double>(static_cast<uint64_t>(n + 1023) << 52); }
+constexpr float pow2_f32(int32_t n) { return std::bit_cast<float>(static_cast<uint32_t>(n + 127) << 23); }
+constexpr double pow2_f64(int64_t n) { return std::bit_cast<double>(static_cast<uint64_t>(n + 1023) << 52); }
 
 }  // namespace math_detail
 
-inline float exp_f32(float x) {
+constexpr float exp_f32(float x) {
   using namespace math_detail;
   float clamped = x < -87.0f ? -87.0f : x;
   clamped = clamped > 88.7f ? 88.7f : clamped;
@@ -50,7 +49,7 @@ inline float exp_f32(float x) {
   return x > 88.7f ? std::numeric_limits<float>::infinity() : low;
 }
 
-inline double exp_f64(double x) {
+constexpr double exp_f64(double x) {
   using namespace math_detail;
   double clamped = x < -708.0 ? -708.0 : x;
   clamped = clamped > 709.7 ? 709.7 : clamped;
@@ -79,7 +78,7 @@ inline double exp_f64(double x) {
 }
 
 // log(m) = 2 atanh(s) with s = (m - 1) / (m + 1), m in [sqrt(1/2), sqrt(2)), so s^2 < 0.0295.
-inline float log_f32(float x) {
+constexpr float log_f32(float x) {
   using namespace math_detail;
   constexpr uint32_t kSqrtHalf = 0x3f3504f3u;
   const uint32_t offset = std::bit_cast<uint32_t>(x) - kSqrtHalf;
@@ -97,7 +96,7 @@ inline float log_f32(float x) {
   return x != x ? x : value;
 }
 
-inline double log_f64(double x) {
+constexpr double log_f64(double x) {
   using namespace math_detail;
   constexpr uint64_t kSqrtHalf = 0x3fe6a09e667f3bcdull;
   const uint64_t offset = std::bit_cast<uint64_t>(x) - kSqrtHalf;
@@ -122,15 +121,15 @@ inline double log_f64(double x) {
   return x != x ? x : value;
 }
 
-inline float sigmoid_f32(float x) {
-  const float e = exp_f32(-std::fabs(x));
+constexpr float sigmoid_f32(float x) {
+  const float e = exp_f32(-(x < 0.0f ? -x : x));
   const float numerator = x >= 0.0f ? 1.0f : e;
   return numerator / (1.0f + e);
 }
 
 // log(1 + e) = 2 atanh(e / (2 + e)); e <= 1, so the series' square is at most 1/9.
-inline float softplus_f32(float x) {
-  const float e = exp_f32(-std::fabs(x));
+constexpr float softplus_f32(float x) {
+  const float e = exp_f32(-(x < 0.0f ? -x : x));
   const float s = e / (2.0f + e);
   const float z = s * s;
   float p = 1.0f / 17;

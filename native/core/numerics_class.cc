@@ -5,6 +5,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/accelerator.h"
 #include "core/gemm.h"
 #include "core/gemm_bf16.h"
 #include "core/isa.h"
@@ -94,7 +95,11 @@ std::string probe() {
   probe_products(hash, pool, values);
   probe_bf16_products(hash, pool, values);
   probe_functions(hash, values);
-  return std::string("cpu-") + isa_name(selected_isa()) + bf16_part() + "-" + hash.finish().substr(0, 12);
+  const std::string processor = std::string("cpu-") + isa_name(selected_isa()) + bf16_part();
+  if (accelerator() == nullptr) return processor + "-" + hash.finish().substr(0, 12);
+  hash.update(processor);
+  hash.update(accelerator()->probe());
+  return "cuda-" + accelerator()->architecture() + "-" + hash.finish().substr(0, 12);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Philox 4x32-10. Key = seed; counter = (index, stream low, stream high, site).
+// Philox 4x32-10 in vector registers, and what is drawn with it.
 #include "core/philox.h"
 
 #include <immintrin.h>
@@ -12,34 +12,9 @@
 namespace collimate {
 namespace {
 
-constexpr uint32_t kMultiplier0 = 0xD2511F53u;
-constexpr uint32_t kMultiplier1 = 0xCD9E8D57u;
-constexpr uint32_t kWeyl0 = 0x9E3779B9u;
-constexpr uint32_t kWeyl1 = 0xBB67AE85u;
-
-std::array<uint32_t, 4> round_of(const std::array<uint32_t, 4>& c, uint32_t key0, uint32_t key1) {
-  const uint64_t product0 = static_cast<uint64_t>(kMultiplier0) * c[0];
-  const uint64_t product1 = static_cast<uint64_t>(kMultiplier1) * c[2];
-  return {static_cast<uint32_t>(product1 >> 32) ^ c[1] ^ key0, static_cast<uint32_t>(product1),
-          static_cast<uint32_t>(product0 >> 32) ^ c[3] ^ key1, static_cast<uint32_t>(product0)};
-}
+using namespace philox_detail;
 
 }  // namespace
-
-std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, uint32_t key0, uint32_t key1) {
-  for (int i = 0; i < 10; ++i) {
-    counter = round_of(counter, key0, key1);
-    key0 += kWeyl0;
-    key1 += kWeyl1;
-  }
-  return counter;
-}
-
-std::array<uint32_t, 4> philox4(const RandomStream& stream, uint32_t index) {
-  return philox4x32({index, static_cast<uint32_t>(stream.stream), static_cast<uint32_t>(stream.stream >> 32),
-                     static_cast<uint32_t>(stream.site)},
-                    static_cast<uint32_t>(stream.seed), static_cast<uint32_t>(stream.seed >> 32));
-}
 
 // A 32-bit word a 64-bit lane, where its products need the room; the upper halves of what is kept are never read.
 PhiloxWords philox4_lanes(const RandomStream& stream, uint32_t first) {

@@ -25,9 +25,9 @@ struct RandomStream {
 };
 
 // The bare generator: ten rounds over a 128-bit counter and a 64-bit key.
-std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, uint32_t key0, uint32_t key1);
+constexpr std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, uint32_t key0, uint32_t key1);
 // Four independent 32-bit words for counter `index` (< 2^32) of the stream.
-std::array<uint32_t, 4> philox4(const RandomStream& stream, uint32_t index);
+constexpr std::array<uint32_t, 4> philox4(const RandomStream& stream, uint32_t index);
 // The same for counters first .. first + kPhiloxLanes - 1, side by side in vector registers: words[w][lane].
 constexpr int kPhiloxLanes = 16;
 using PhiloxWords = std::array<std::array<uint32_t, kPhiloxLanes>, 4>;
@@ -42,5 +42,33 @@ uint32_t random_below(const RandomStream& stream, uint64_t index, uint32_t n);
 float random_normal(const RandomStream& stream, uint64_t index);
 // Fisher-Yates permutation of 0..n-1.
 std::vector<int64_t> random_permutation(const RandomStream& stream, int64_t n);
+
+// ---- constexpr, so that kernels of cuda/ may call them -------------------------------------------------------------
+namespace philox_detail {
+inline constexpr uint32_t kMultiplier0 = 0xD2511F53u;
+inline constexpr uint32_t kMultiplier1 = 0xCD9E8D57u;
+inline constexpr uint32_t kWeyl0 = 0x9E3779B9u;
+inline constexpr uint32_t kWeyl1 = 0xBB67AE85u;
+}  // namespace philox_detail
+
+constexpr std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, uint32_t key0, uint32_t key1) {
+  using namespace philox_detail;
+  for (int i = 0; i < 10; ++i) {
+    const uint64_t product0 = static_cast<uint64_t>(kMultiplier0) * counter[0];
+    const uint64_t product1 = static_cast<uint64_t>(kMultiplier1) * counter[2];
+    counter = {static_cast<uint32_t>(product1 >> 32) ^ counter[1] ^ key0, static_cast<uint32_t>(product1),
+               static_cast<uint32_t>(product0 >> 32) ^ counter[3] ^ key1, static_cast<uint32_t>(product0)};
+    key0 += kWeyl0;
+    key1 += kWeyl1;
+  }
+  return counter;
+}
+
+// Key = seed; counter = (index, stream low, stream high, site).
+constexpr std::array<uint32_t, 4> philox4(const RandomStream& stream, uint32_t index) {
+  return philox4x32({index, static_cast<uint32_t>(stream.stream), static_cast<uint32_t>(stream.stream >> 32),
+                     static_cast<uint32_t>(stream.site)},
+                    static_cast<uint32_t>(stream.seed), static_cast<uint32_t>(stream.seed >> 32));
+}
 
 }  // namespace collimate

@@ -95,7 +95,8 @@ TEST_CASE("dccf: forward and loss equal the dense reference") {
   const Graph graph = tiny_graph();
   for (const int64_t dim : {5, 32, 64}) {
     const ModelOptions options = tiny_options(dim);
-    Model model(pool, graph, options);
+    const std::unique_ptr<Passes> passes = passes_on_processor(pool, graph);
+    Model model(*passes, graph, options);
     ReferenceModel reference(graph, options);
     const std::vector<float> parameters = tiny_parameters(model);
     const std::vector<double> exact(parameters.begin(), parameters.end());
@@ -121,7 +122,8 @@ TEST_CASE("dccf: the gradient of every parameter equals finite differences, with
   decay.contrast_weight = 0;
   decay.weight_decay = decay.intent_weight = 5;
   for (const ModelOptions& options : {all, rank, contrast, decay}) {
-    Model model(pool, graph, options);
+    const std::unique_ptr<Passes> passes = passes_on_processor(pool, graph);
+    Model model(*passes, graph, options);
     ReferenceModel reference(graph, options);
     const std::vector<float> parameters = tiny_parameters(model);
     std::vector<float> gradient(parameters.size());

@@ -11,18 +11,22 @@
 #include <string>
 #include <vector>
 
+#include "core/accelerator.h"
 #include "core/atomic_file.h"
 #include "core/failure.h"
 #include "core/job_session.h"
 #include "core/numerics_class.h"
+#ifdef COLLIMATE_USE_CUDA
+#include "cuda/accelerator.h"
+#endif
 
 namespace {
 
 using collimate::Json;
 
 constexpr const char* kUsage =
-    "usage: collimate-native class\n"
-    "       collimate-native run job.json [--threads N]\n"
+    "usage: collimate-native class [--device cpu|cuda:N]\n"
+    "       collimate-native run job.json [--threads N] [--device cpu|cuda:N]\n"
     "\n"
     "job.json: {\"kind\", \"recipe\", \"inputs\": {name: path}, \"outputDir\", \"scratchDir\", \"resumeDir\"?,\n"
     "           \"checkpointIntervalSteps\"?, \"stopStep\"?, \"threads\"?,\n"
@@ -118,22 +122,34 @@ int main(int argc, char** argv) {
     std::cout << kUsage;
     return 0;
   }
-  if (args[0] == "class") {
-    if (args.size() != 1) return usage("class takes no argument");
-    try {
-      std::cout << collimate::numerics_class() << "\n";
-      return 0;
-    } catch (const std::exception& error) {
-      std::cerr << "collimate-native: " << error.what() << "\n";
-      return 1;
+  if (args[0] != "class" && args[0] != "run") return usage("\"" + args[0] + "\" is not a command");
+  const bool runs = args[0] == "run";
+  if (runs && args.size() < 2) return usage("run takes a job file");
+  int threads = 0;
+  std::string device = "cpu";
+  for (size_t i = runs ? 2 : 1; i < args.size(); i += 2) {
+    const std::string value = i + 1 < args.size() ? args[i + 1] : "";
+    if (args[i] == "--device" && !value.empty()) {
+      device = value;
+    } else if (runs && args[i] == "--threads") {
+      threads = parse_threads(value);
+      if (threads < 1) return usage("expected --threads and a number from 1");
+    } else {
+      return usage("\"" + args[i] + "\" is not expected here");
     }
   }
-  if (args[0] != "run") return usage("\"" + args[0] + "\" is not a command");
-  if (args.size() != 2 && args.size() != 4) return usage("run takes a job file and at most --threads N");
-  int threads = 0;
-  if (args.size() == 4) {
-    threads = args[2] == "--threads" ? parse_threads(args[3]) : 0;
-    if (threads < 1) return usage("expected --threads and a number from 1");
+#ifdef COLLIMATE_USE_CUDA
+  collimate::cuda::register_devices();
+#endif
+  try {
+    collimate::use_device(device);
+    if (!runs) {
+      std::cout << collimate::numerics_class() << "\n";
+      return 0;
+    }
+  } catch (const std::exception& error) {
+    std::cerr << "collimate-native: " << error.what() << "\n";
+    return 1;
   }
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);

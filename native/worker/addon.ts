@@ -199,6 +199,8 @@ interface JobHandle extends Omit<NativeJob, 'rejoin'> {
 
 interface Addon {
   numericsClass(): string;
+  useDevice(device: string): void;
+  deviceInUse(): DeviceInUse | null;
   createListener(host: string): NativeListener;
   startJob(optionsJson: string, listener: object | null, hooks: NativeJobHooks): JobHandle;
   kmeans(options: KMeansOptions): Promise<KMeansResult>;
@@ -210,7 +212,25 @@ interface Addon {
 
 const addon = loadAddon();
 
-/** The class of this machine's arithmetic, for example `cpu-avx2-0123456789ab`. */
+/** The accelerator that this process computes on. */
+export interface DeviceInUse {
+  name: string;
+  architecture: string;
+  freeBytes: number;
+  totalBytes: number;
+}
+
+/** Chooses `cpu` or `cuda:N` for the whole process; before any other call. Throws where there is no such device. */
+export function useDevice(device: string): void {
+  addon.useDevice(device);
+}
+
+/** Null on the processor. */
+export function deviceInUse(): DeviceInUse | null {
+  return addon.deviceInUse();
+}
+
+/** The class of this process's arithmetic, for example `cpu-avx2-0123456789ab`. */
 export function numericsClass(): string {
   return addon.numericsClass();
 }

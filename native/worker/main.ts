@@ -2,7 +2,7 @@
  * The worker process: hosts the addon, serves the Worker service, belongs to a fleet.
  *
  * Flags: --controller host:port, --listen host:port (port 0 for any), --metrics host:port, --store address, --scratch folder,
- * --threads n, --id name, --tensor-host address, --grace seconds. Each may come from COLLIMATE_<FLAG> instead. The store is a
+ * --threads n, --device cpu|cuda:N, --id name, --tensor-host address, --grace seconds. Each may come from COLLIMATE_<FLAG> instead. The store is a
  * folder, file:///folder or s3://bucket/prefix (`orchestrator/artifacts/s3-address.ts`).
  *
  * SIGTERM (a preemption notice, or an orderly end) hands running work over before the process exits: within --grace seconds.
@@ -26,7 +26,7 @@ import {
 } from '../../orchestrator/process-options.js';
 import { createLogger } from '../../orchestrator/telemetry/logger.js';
 import { Metrics, startMetricsServer } from '../../orchestrator/telemetry/metrics.js';
-import { numericsClass } from './addon.js';
+import { deviceInUse, numericsClass, useDevice } from './addon.js';
 import { FleetMembership } from './fleet-member.js';
 import { JobHost } from './job-host.js';
 import { meet } from './rendezvous-client.js';
@@ -46,6 +46,7 @@ runProcess(async () => {
       store: null,
       scratch: null,
       threads: '1',
+      device: 'cpu',
       id: `worker-${String(process.pid)}`,
       'tensor-host': '127.0.0.1',
       grace: '25',
@@ -103,6 +104,9 @@ runProcess(async () => {
     },
   });
 
+  useDevice(options.device);
+  const device = deviceInUse();
+  if (device !== null) log.info({ device }, `computes on ${options.device}, ${device.name}`);
   const workerClass = numericsClass();
   const server = makeServer();
   server.addService(

@@ -4,6 +4,7 @@
 // 1. Parameters, gradients and Adam's moments are flat arrays of one layout: E_0 [V, d], user prototypes [d, K], item
 //    prototypes [d, K].
 // 2. forward() keeps per layer what backward() needs: 5 V d + 4 V floats a layer, nothing per edge.
+// 3. Where it is computed is the passes' matter (passes.h): parameters and gradients come and go as host memory.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +13,7 @@
 
 #include "core/dccf/graph.h"
 #include "core/dccf/losses.h"
-#include "core/dccf/propagate.h"
-#include "core/pool.h"
+#include "core/dccf/passes.h"
 
 namespace collimate::dccf {
 
@@ -38,7 +38,7 @@ struct LossValue {
 
 class Model {
  public:
-  Model(Pool& pool, const Graph& graph, const ModelOptions& options);
+  Model(Passes& passes, const Graph& graph, const ModelOptions& options);
 
   int64_t parameter_count() const;
   // Xavier-normal.
@@ -50,22 +50,27 @@ class Model {
 
  private:
   struct Layer {
-    std::vector<float> e, z, r, hz, hr;                               // [V, d]
-    std::vector<float> norm_z, norm_r, inverse_sum_z, inverse_sum_r;  // [V]
+    float *e, *z, *r, *hz, *hr;                              // [V, d]
+    float *norm_z, *norm_r, *inverse_sum_z, *inverse_sum_r;  // [V]
   };
   struct Parts;  // the flat array's three parts
-  void forward_layer(const Parts& parts, Layer& layer, std::vector<float>& next);
-  double backward_layer(const Parts& parts, Layer& layer, std::span<float> gradient);
+  const float* run_forward(const Parts& parts);
+  void forward_layer(const Parts& parts, const Layer& layer, float* next);
+  double backward_layer(const Parts& parts, const Layer& layer, float* dprototypes);
   double contrast_layer(const Layer& layer);
-  MaskedForward masked_args(Layer& layer) const;
+  MaskedForward masked_args(const Layer& layer) const;
+  Parts parts_of(const float* parameters) const;
 
-  Pool& pool_;
+  Passes& passes_;
   const Graph& graph_;
   ModelOptions options_;
+  int64_t size_;  // V d
   std::vector<Layer> layers_;
-  std::vector<float> final_, last_;
-  // Backward scratch, [V, d]: gradients of F, of a layer's output and input, and of its four summands.
-  std::vector<float> dfinal_, dnext_, de_, dz_, dr_, dhz_, dhr_;
+  float *final_ = nullptr, *last_ = nullptr;
+  // Backward scratch, [V, d]: gradients of F, of a layer's output and input, and of its four summands. Made when the
+  // first gradient is asked for.
+  float *dfinal_ = nullptr, *dnext_ = nullptr, *de_ = nullptr, *dz_ = nullptr, *dr_ = nullptr, *dhz_ = nullptr,
+        *dhr_ = nullptr;
   std::vector<int32_t> contrast_users_, contrast_items_;
 };
 

@@ -24,11 +24,12 @@ double power(double base, int64_t exponent) {
 
 }  // namespace
 
-Trainer::Trainer(Pool& pool, const Graph& graph, const TrainerOptions& options)
+Trainer::Trainer(Pool& pool, const Graph& graph, const TrainerOptions& options, std::unique_ptr<Passes> passes)
     : pool_(pool),
       options_(options),
       batches_(graph, options.batch_size, options.model.seed),
-      model_(pool, graph, options.model) {
+      passes_(std::move(passes)),
+      model_(*passes_, graph, options.model) {
   state_.parameters = model_.initial_parameters();
   state_.first_moment.assign(state_.parameters.size(), 0.0f);
   state_.second_moment.assign(state_.parameters.size(), 0.0f);

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -27,7 +28,10 @@ struct TrainerState {
 
 class Trainer {
  public:
-  Trainer(Pool& pool, const Graph& graph, const TrainerOptions& options);
+  // `passes`: where the model is computed; the update is the pool's.
+  Trainer(Pool& pool, const Graph& graph, const TrainerOptions& options, std::unique_ptr<Passes> passes);
+  Trainer(Pool& pool, const Graph& graph, const TrainerOptions& options)
+      : Trainer(pool, graph, options, passes_on_processor(pool, graph)) {}
 
   int64_t steps_total() const { return options_.epochs * batches_.steps_per_epoch(); }
   int64_t step() const { return state_.step; }
@@ -44,6 +48,7 @@ class Trainer {
   Pool& pool_;
   TrainerOptions options_;
   Batches batches_;
+  std::unique_ptr<Passes> passes_;
   Model model_;
   TrainerState state_;
   std::vector<float> gradient_;

@@ -8,9 +8,11 @@
 // blocks
 //    of rows and a few bytes a row and level, however large the input files.
 // 4. A gang of one: control flags are taken from the host directly.
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "core/accelerator.h"
 #include "core/atomic_file.h"
 #include "core/failure.h"
 #include "core/job.h"
@@ -52,7 +54,10 @@ struct Progress {
 class Trainer {
  public:
   Trainer(JobContext& context, const Recipe& recipe, const RowSource& rows)
-      : context_(context), recipe_(recipe), rows_(rows), codes_(rows.rows * recipe.levels) {}
+      : context_(context),
+        recipe_(recipe),
+        rows_(rows),
+        clusterer_(make_clusterer(context.pool(), rows, recipe.levels)) {}
 
   bool done() const { return progress_.level == recipe_.levels; }
   int64_t step() const { return progress_.level * recipe_.iterations + progress_.iteration; }
@@ -66,7 +71,7 @@ class Trainer {
           {.clusters = recipe_.codes, .seed = recipe_.seed, .stream = static_cast<uint64_t>(progress_.level)});
       progress_.centroids.insert(progress_.centroids.end(), initial.begin(), initial.end());
     }
-    const LloydStep step = lloyd_step(context_.pool(), residuals(), current_level());
+    const LloydStep step = clusterer_->lloyd_step(finished_levels(), current_level());
     const double level = static_cast<double>(progress_.level);
     ++progress_.iteration;
     if (!step.changed || progress_.iteration == recipe_.iterations) finish_level();
@@ -99,12 +104,10 @@ class Trainer {
     const SafetensorsFile file = SafetensorsFile::open(folder / "codebooks.safetensors");
     const std::span<const float> saved = file.f32("centroids", {levels, recipe_.codes, rows_.dim});
     progress_.centroids.assign(saved.begin(), saved.end());
-    if (progress_.level == 0) return;
-    std::vector<int32_t> codes(rows_.rows * progress_.level);
-    residual_encode(context_.pool(), rows_, finished_levels(), {.codes = codes});
-    for (int64_t level = 0; level < progress_.level; ++level)
-      for (int64_t i = 0; i < rows_.rows; ++i) codes_[i * recipe_.levels + level] = codes[i * progress_.level + level];
+    clusterer_->resume(finished_levels());
   }
+
+  Clusterer& clusterer() { return *clusterer_; }
 
  private:
   int64_t level_size() const { return recipe_.codes * rows_.dim; }
@@ -115,11 +118,9 @@ class Trainer {
     return {progress_.level, recipe_.codes, rows_.dim,
             std::span<const float>(progress_.centroids).first(progress_.level * level_size())};
   }
-  ResidualRows residuals() const { return {rows_, finished_levels(), {codes_, recipe_.levels}}; }
+  ResidualRows residuals() const { return {rows_, finished_levels(), {clusterer_->codes(), recipe_.levels}}; }
   void finish_level() {
-    std::vector<int32_t> assignment(rows_.rows);
-    assign_rows(context_.pool(), residuals(), current_level(), assignment, {});
-    for (int64_t i = 0; i < rows_.rows; ++i) codes_[i * recipe_.levels + progress_.level] = assignment[i];
+    clusterer_->assign(finished_levels(), current_level());
     ++progress_.level;
     progress_.iteration = 0;
   }
@@ -127,7 +128,7 @@ class Trainer {
   JobContext& context_;
   const Recipe& recipe_;
   const RowSource& rows_;
-  std::vector<int32_t> codes_;  // [rows, levels], of finished levels
+  std::unique_ptr<Clusterer> clusterer_;
   Progress progress_;
 };
 
@@ -148,11 +149,11 @@ Json describe_level(std::span<const int32_t> codes, int64_t level, const Recipe&
           {"deadCodes", dead}};
 }
 
-JobOutcome finish(JobContext& context, const Recipe& recipe, const RowSource& rows, const Trainer& trainer) {
+JobOutcome finish(JobContext& context, const Recipe& recipe, const RowSource& rows, Trainer& trainer) {
   const ResidualCodebooks books{recipe.levels, recipe.codes, rows.dim, trainer.centroids()};
   std::vector<int32_t> nearest(rows.rows * recipe.levels);
   std::vector<float> errors(rows.rows);
-  residual_encode(context.pool(), rows, books, {.beam = recipe.beam, .codes = nearest, .squared_distance = errors});
+  trainer.clusterer().encode(books, {.beam = recipe.beam, .codes = nearest, .squared_distance = errors});
   const UniqueIds ids = fit_unique_ids(context.pool(), rows, books, nearest);
 
   JobOutcome outcome{.step = trainer.steps_total()};

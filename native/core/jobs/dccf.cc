@@ -6,6 +6,7 @@
 #include <cmath>
 #include <string>
 
+#include "core/accelerator.h"
 #include "core/atomic_file.h"
 #include "core/dccf/trainer.h"
 #include "core/failure.h"
@@ -90,7 +91,7 @@ JobOutcome finish(JobContext& context, const dccf::Graph& graph, const dccf::Tra
 JobOutcome run_dccf(JobContext& context) {
   const dccf::TrainerOptions options = read_recipe(context.recipe());
   const dccf::Graph graph = read_graph(context.input("graph"));
-  dccf::Trainer trainer(context.pool(), graph, options);
+  dccf::Trainer trainer(context.pool(), graph, options, make_passes(context.pool(), graph, options.model.dim));
   if (context.spec().resume_dir) resume(*context.spec().resume_dir, trainer);
   while (!trainer.done()) {
     context.throw_if_aborted();

@@ -1,0 +1,220 @@
+// What a CUDA device does at the sizes that peers are timed at; one JSON line a measurement.
+//
+// Usage: bench_device [--only TEXT]
+// 1. Times are medians of wall-clock runs that end with a wait for the device, after two runs that do not count.
+// 2. `roof` is the larger of the two floors (flop / peak and bytes / bandwidth, both measured just before) / time.
+// 3. Rows for clustering repeat a block of 64 k random ones: a row costs the same wherever it lies.
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "bench/machine_peaks.h"
+#include "core/philox.h"
+#include "cuda/clustering.h"
+#include "cuda/gemm.h"
+#include "cuda/ops.h"
+
+namespace collimate {
+namespace {
+
+using cuda::Device;
+using cuda::DeviceArray;
+
+std::vector<float> normal_values(int64_t count, uint64_t stream) {
+  std::vector<float> values(static_cast<size_t>(count));
+  // A million different numbers are enough to keep the hardware honest.
+  const size_t period = std::min<size_t>(values.size(), 1000003);
+  for (size_t i = 0; i < values.size(); ++i)
+    values[i] =
+        i < period ? random_normal({.seed = 17, .site = RandomSite::test, .stream = stream}, i) : values[i - period];
+  return values;
+}
+
+double median_seconds(Device& device, const std::function<void()>& work) {
+  std::vector<double> seconds;
+  for (int run = 0; run < 7; ++run) {
+    device.synchronize();
+    const double start = bench::seconds_now();
+    work();
+    device.synchronize();
+    if (run >= 2) seconds.push_back(bench::seconds_now() - start);
+  }
+  std::sort(seconds.begin(), seconds.end());
+  return seconds[seconds.size() / 2];
+}
+
+struct Peaks {
+  double bf16_tflop_s = 0, fp32_tflop_s = 0, copy_gb_s = 0;
+};
+
+struct Work {
+  double flop = 0, bytes = 0;
+  bool fp32 = false;
+};
+
+void report(const std::string& name, double seconds, const Work& work, const Peaks& peaks) {
+  const double peak = (work.fp32 ? peaks.fp32_tflop_s : peaks.bf16_tflop_s) * 1e12;
+  const double floor = std::max(peak > 0 ? work.flop / peak : 0.0, work.bytes / (peaks.copy_gb_s * 1e9));
+  std::printf("{\"work\":\"%s\",\"ms\":%.3f,\"tflop_s\":%.1f,\"gb_s\":%.0f,\"floor_ms\":%.3f,\"roof\":%.3f}\n",
+              name.c_str(), seconds * 1e3, work.flop / seconds * 1e-12, work.bytes / seconds * 1e-9, floor * 1e3,
+              floor / seconds);
+  std::fflush(stdout);
+}
+
+double product_seconds(Device& device, int64_t size, bool bf16) {
+  const std::vector<float> values = normal_values(size * size, 1);
+  const DeviceArray<float> a(device, std::span<const float>(values));
+  DeviceArray<float> c(device, size * size);
+  DeviceArray<uint16_t> b(device, size * size);
+  cuda::round_to_bf16(device, a.data(), b.size(), 1.0f, b.data());
+  return median_seconds(device, [&] {
+    if (bf16)
+      cuda::gemm_bf16(device, {.transpose_b = true,
+                               .m = size,
+                               .n = size,
+                               .k = size,
+                               .a = a.data(),
+                               .lda = size,
+                               .b = b.data(),
+                               .c = c.data(),
+                               .ldc = size});
+    else
+      cuda::gemm_fp32(device, {.transpose_b = true,
+                               .m = size,
+                               .n = size,
+                               .k = size,
+                               .a = a.data(),
+                               .lda = size,
+                               .b = a.data(),
+                               .ldb = size,
+                               .c = c.data(),
+                               .ldc = size});
+  });
+}
+
+// Of an H100's data sheet; what products of ours reach is in their own lines. Bandwidth is measured.
+Peaks measure(Device& device) {
+  Peaks peaks{.bf16_tflop_s = 778, .fp32_tflop_s = 60};
+  const int64_t bytes = int64_t{4} << 30;
+  void* from = device.allocate(bytes);
+  void* to = device.allocate(bytes);
+  device.zero(from, bytes);
+  peaks.copy_gb_s =
+      2.0 * static_cast<double>(bytes) / median_seconds(device, [&] { device.copy(to, from, bytes); }) * 1e-9;
+  device.release(from);
+  device.release(to);
+  return peaks;
+}
+
+// `rows` rows that repeat those of a block.
+class RepeatedRows final : public RowSource {
+ public:
+  RepeatedRows(int64_t row_count, int64_t row_dim)
+      : RowSource(row_count, row_dim), block_(normal_values(kBlock * row_dim, 2)) {}
+  const float* read(int64_t first, int64_t count, float* scratch) const override {
+    if (first / kBlock == (first + count - 1) / kBlock) return block_.data() + first % kBlock * dim;
+    for (int64_t i = 0; i < count; ++i)
+      std::memcpy(scratch + i * dim, block_.data() + (first + i) % kBlock * dim, static_cast<size_t>(dim) * 4);
+    return scratch;
+  }
+
+ private:
+  static constexpr int64_t kBlock = 65536;
+  std::vector<float> block_;
+};
+
+void bench_clustering(Device& device, const char* what, int64_t count, int64_t dim, const Peaks& peaks) {
+  constexpr int64_t kCodes = 256, kLevels = 4;
+  const RepeatedRows rows(count, dim);
+  cuda::ClusteredRows there(device, rows, kLevels);
+  std::vector<float> books = normal_values(kLevels * kCodes * dim, 3);
+  std::span<float> level(books.data(), static_cast<size_t>(kCodes * dim));
+  const double row_bytes = 4.0 * static_cast<double>(count * dim);
+  const double scores = 2.0 * static_cast<double>(count * dim * kCodes);
+  report(std::string("k-means iteration, k 256, ") + what, median_seconds(device, [&] { there.lloyd_step({}, level); }),
+         {scores, 2 * row_bytes}, peaks);
+  const ResidualCodebooks all{kLevels, kCodes, dim, books};
+  report(std::string("residual encode, 4 x 256, ") + what, median_seconds(device, [&] { there.encode(all, {}); }),
+         {kLevels * scores, row_bytes}, peaks);
+}
+
+void bench_attention(Device& device, const char* what, int64_t sequences, int64_t length, int64_t heads,
+                     int64_t kv_heads, int64_t dim, const Peaks& peaks) {
+  const int64_t rows = sequences * length, width = (heads + 2 * kv_heads) * dim;
+  std::vector<int32_t> first, end;
+  for (int64_t row = 0; row < rows; ++row) {
+    first.push_back(static_cast<int32_t>(row / length * length));
+    end.push_back(static_cast<int32_t>((row / length + 1) * length));
+  }
+  const DeviceArray<int32_t> first_there(device, first), end_there(device, end);
+  const std::vector<float> values = normal_values(rows * width, 4);
+  const DeviceArray<float> qkv(device, std::span<const float>(values));
+  DeviceArray<float> out(device, rows * heads * dim), lse(device, rows * heads), dqkv(device, rows * width);
+  const cuda::AttentionForward forward{
+      .args = {.heads = heads,
+               .kv_heads = kv_heads,
+               .head_dim = dim,
+               .scale = 0.1f,
+               .q = qkv.data(),
+               .k = qkv.data() + heads * dim,
+               .v = qkv.data() + (heads + kv_heads) * dim,
+               .q_stride = width,
+               .k_stride = width,
+               .v_stride = width,
+               .out = out.data(),
+               .log_sum_exp = lse.data()},
+      .packed = {.rows = rows, .longest = length, .first_row = first_there.data(), .end_row = end_there.data()}};
+  const double pairs = static_cast<double>(rows * heads) * 0.5 * static_cast<double>(length + 1);
+  const double bytes = 4.0 * static_cast<double>(rows * (width + heads * dim));
+  report(std::string("attention forward, ") + what,
+         median_seconds(device, [&] { cuda::attention_forward(device, forward); }),
+         {4.0 * pairs * static_cast<double>(dim), bytes, true}, peaks);
+  report(std::string("attention backward, ") + what,
+         median_seconds(device,
+                        [&] {
+                          cuda::attention_backward(device, {.forward = forward,
+                                                            .dout = out.data(),
+                                                            .dq = dqkv.data(),
+                                                            .dk = dqkv.data() + heads * dim,
+                                                            .dv = dqkv.data() + (heads + kv_heads) * dim});
+                        }),
+         {10.0 * pairs * static_cast<double>(dim), 2 * bytes, true}, peaks);
+}
+
+}  // namespace
+}  // namespace collimate
+
+int main(int argc, char** argv) {
+  using namespace collimate;
+  const std::string only = argc == 3 && std::strcmp(argv[1], "--only") == 0 ? argv[2] : "";
+  if (argc != 1 && only.empty()) {
+    std::fprintf(stderr, "usage: bench_device [--only TEXT]\n");
+    return 2;
+  }
+  if (cuda::device_count() == 0) {
+    std::fprintf(stderr, "no CUDA device: nothing was measured\n");
+    return 77;
+  }
+  Device device;
+  const Peaks peaks = measure(device);
+  std::printf("{\"device\":\"%s\",\"architecture\":\"%s\",\"copy_gb_s\":%.0f}\n", device.name().c_str(),
+              device.architecture().c_str(), peaks.copy_gb_s);
+  const auto wanted = [&](const char* name) { return std::string(name).find(only) != std::string::npos; };
+  if (wanted("product")) {
+    const double flop = 2.0 * 8192.0 * 8192.0 * 8192.0, bytes = 3.0 * 4 * 8192.0 * 8192.0;
+    report("product bf16, 8192^3", product_seconds(device, 8192, true), {flop, bytes}, peaks);
+    report("product fp32, 8192^3", product_seconds(device, 8192, false), {flop, bytes, true}, peaks);
+  }
+  if (wanted("clustering")) {
+    bench_clustering(device, "4 M x 768", 4'000'000, 768, peaks);
+    bench_clustering(device, "10 M x 64", 10'000'000, 64, peaks);
+  }
+  if (wanted("attention")) {
+    bench_attention(device, "8B shape, 16 x 512", 16, 512, 32, 8, 128, peaks);
+    bench_attention(device, "scratch shape, 1024 x 128", 1024, 128, 8, 8, 32, peaks);
+  }
+  return 0;
+}

@@ -1,0 +1,119 @@
+// The CUDA runtime's calls, and what their errors mean to a job.
+#include <cuda_runtime.h>
+
+#include "core/failure.h"
+#include "cuda/device.h"
+#include "cuda/launch.h"
+
+namespace collimate::cuda {
+namespace {
+
+cudaStream_t as_stream(void* stream) { return static_cast<cudaStream_t>(stream); }
+
+void check(cudaError_t error, const char* what) {
+  if (error != cudaSuccess) fail_cuda(static_cast<int>(error), what);
+}
+
+}  // namespace
+
+void fail_cuda(int code, const char* what) {
+  const auto error = static_cast<cudaError_t>(code);
+  const std::string message =
+      std::string(what) + ": " + cudaGetErrorName(error) + " (" + cudaGetErrorString(error) + ")";
+  if (error == cudaErrorMemoryAllocation)
+    throw JobFailure(FailureCause::out_of_memory,
+                     message + "; the job goes on with activations recomputed or fewer lanes at once");
+  if (error == cudaErrorInvalidDevice)
+    fail_bad_input(message + "; name a device of those that nvidia-smi lists, counted from 0");
+  if (error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver)
+    fail_bad_input(message + "; this machine has no CUDA device or too old a driver: use cpu, or install the driver");
+  throw JobFailure(FailureCause::internal,
+                   message + "; if it comes again on this machine, look for an Xid in its kernel log");
+}
+
+int device_count() {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
+void Device::make_current() const { check(cudaSetDevice(index_), "choosing the device"); }
+
+Device::Device(int index) : index_(index) {
+  make_current();
+  cudaDeviceProp properties;
+  check(cudaGetDeviceProperties(&properties, index), "reading the device's properties");
+  name_ = properties.name;
+  architecture_ = "sm_" + std::to_string(10 * properties.major + properties.minor);
+  multiprocessors_ = properties.multiProcessorCount;
+  cudaStream_t stream;
+  check(cudaStreamCreate(&stream), "making a stream");
+  stream_ = stream;
+}
+
+Device::~Device() {
+  // Errors were reported by what caused them; a destructor has nobody to tell.
+  cudaSetDevice(index_);
+  if (scratch_) cudaFree(scratch_);
+  cudaStreamDestroy(as_stream(stream_));
+}
+
+DeviceMemory Device::memory() const {
+  make_current();
+  DeviceMemory result;
+  check(cudaMemGetInfo(&result.free_bytes, &result.total_bytes), "reading the device's free memory");
+  return result;
+}
+
+void* Device::allocate(size_t bytes) {
+  make_current();
+  void* memory = nullptr;
+  check(cudaMalloc(&memory, bytes > 0 ? bytes : 1), "device memory");
+  return memory;
+}
+
+void Device::release(void* memory) {
+  cudaSetDevice(index_);
+  cudaFree(memory);  // an earlier error comes again with the next call that is checked
+}
+
+void Device::upload(void* to, const void* from, size_t bytes) {
+  make_current();
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, as_stream(stream_)), "copying to the device");
+}
+
+void Device::download(void* to, const void* from, size_t bytes) {
+  make_current();
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, as_stream(stream_)), "copying from the device");
+  synchronize();
+}
+
+void Device::copy(void* to, const void* from, size_t bytes) {
+  make_current();
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, as_stream(stream_)), "copying on the device");
+}
+
+void Device::zero(void* memory, size_t bytes) {
+  make_current();
+  check(cudaMemsetAsync(memory, 0, bytes, as_stream(stream_)), "clearing device memory");
+}
+
+void Device::synchronize() {
+  make_current();
+  check(cudaStreamSynchronize(as_stream(stream_)), "waiting for the device");
+}
+
+void* Device::scratch_bytes(size_t bytes) {
+  if (bytes > scratch_size_) {
+    if (scratch_) {
+      synchronize();  // an earlier op may still read it
+      release(scratch_);
+      scratch_ = nullptr;
+      scratch_size_ = 0;
+    }
+    scratch_ = allocate(bytes);
+    scratch_size_ = bytes;
+  }
+  return scratch_;
+}
+
+}  // namespace collimate::cuda
