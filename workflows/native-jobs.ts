@@ -99,7 +99,7 @@ export function rankDenseJob(
 
 /** Plans of earlier versions do not have the field. */
 function denseRecipe({ recipes }: RunPlan): JsonObject | null {
-  return (recipes.dense as JsonObject | null | undefined) ?? null;
+  return recipes.dense ?? null;
 }
 
 function denseJobName(index: number): string {
