@@ -342,6 +342,11 @@ describe('the plan', () => {
     const file = join(projectRoot, 'deploy', 'examples', `${name}.yaml`);
     expect(loadRunFile(file).value.name).toBe(name);
   });
+
+  test.each(['beauty', 'sports', 'scientific', 'instruments'])('the run %s-dense.yaml is valid', (name) => {
+    const file = join(projectRoot, 'deploy', 'runs', `${name}-dense.yaml`);
+    expect(loadRunFile(file).value.name).toBe(`${name}-dense`);
+  });
 });
 
 test('the JSON Schema in the tree is that of the source', () => {
