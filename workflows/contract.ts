@@ -14,7 +14,7 @@ export interface JsonObject {
 export type Digest = string;
 
 export const DOMAIN_JOB_KINDS = ['simulate', 'ingest', 'text_vectors', 'render', 'evaluate', 'assemble'] as const;
-export const NATIVE_JOB_KINDS = ['dccf', 'codebooks', 'tune', 'rank'] as const;
+export const NATIVE_JOB_KINDS = ['dccf', 'codebooks', 'tune', 'rank', 'dense', 'rank_dense'] as const;
 export type DomainJobKind = (typeof DOMAIN_JOB_KINDS)[number];
 export type NativeJobKind = (typeof NATIVE_JOB_KINDS)[number];
 export type JobKind = DomainJobKind | NativeJobKind;
@@ -88,6 +88,8 @@ export interface RunPlan {
     tune: JsonObject;
     /** Without `first` and `count`, which the fan-out adds. */
     rank: JsonObject;
+    /** The dense sequence model beside the language model; `seeds` of them. Null: none. */
+    dense: JsonObject | null;
     evaluate: JsonObject;
     assemble: JsonObject;
   };
@@ -106,7 +108,7 @@ export interface RunPlan {
     /** A gang whose workers answer but take no step for so long is hung, whatever its steps took before. */
     stallSeconds: number;
   };
-  checkpointIntervalSteps: { dccf: number; codebooks: number; tune: number };
+  checkpointIntervalSteps: { dccf: number; codebooks: number; tune: number; dense: number };
   /** Newest checkpoints that stay of a job. */
   checkpointsKept: number;
   /** A stage continues as new once its history holds so many events; far below Temporal's limit of 51,200. */

@@ -4,8 +4,9 @@ import { runStage } from './stage.js';
 
 export function ingestStage(input: StageInput): Promise<StageResult> {
   return runStage('ingest', input, async (stage) => {
-    const { recipes } = stage.plan;
-    let logs = stage.plan.inputs;
+    const { recipes, inputs } = stage.plan;
+    // Text vectors are an input of their own, for stage embed.
+    let logs = Object.fromEntries(Object.entries(inputs).filter(([name]) => name !== 'text_vectors'));
     if (recipes.simulate !== null) {
       await stage.run({
         name: 'simulate',

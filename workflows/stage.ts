@@ -230,7 +230,8 @@ export class Stage {
       nextEpoch: (jobId) => (this.#epochs[jobId] = (this.#epochs[jobId] ?? 0) + 1),
       retries: this.#retries,
       incidents: this.#incidents,
-      historyIsLong: () => this.#historyIsLong(),
+      // One attempt can be carried over: while others are under way beside it, the history goes on.
+      historyIsLong: () => this.#underWay.size <= 1 && this.#historyIsLong(),
       continueAsNew: (active) => this.#continueAsNew(active),
     };
   }

@@ -115,6 +115,7 @@ double weighted_sum(std::span<const float> x, const Tensor& weights) {
 std::vector<Case> all_cases() {
   std::vector<Case> list;
   add_layer_cases(list);
+  add_unit_rows_cases(list);
   add_attention_cases(list);
   add_linear_cases(list);
   add_bf16_cases(list);

@@ -145,6 +145,7 @@ double weighted_sum(std::span<const float> x, const Tensor& weights);
 
 // Each file's part of the list.
 void add_layer_cases(std::vector<Case>& list);
+void add_unit_rows_cases(std::vector<Case>& list);
 void add_attention_cases(std::vector<Case>& list);
 void add_linear_cases(std::vector<Case>& list);
 void add_bf16_cases(std::vector<Case>& list);

@@ -64,7 +64,9 @@ struct JobSpec {
   bool join_survivors = false;  // starts without state and takes it from the gang
   int memory_saving = 0;        // 1: recomputes activations whatever is free; 2: one lane at a time, too
 
-  bool can_regroup() const { return elastic && kind == "tune"; }
+  // Kinds that are trained in lanes: shared between ranks, and kept through changes of the gang.
+  bool is_laned() const { return kind == "tune" || kind == "dense"; }
+  bool can_regroup() const { return elastic && is_laned(); }
 };
 
 struct JobOutcome {
@@ -131,6 +133,8 @@ JobOutcome run_dccf(JobContext& context);
 JobOutcome run_codebooks(JobContext& context);
 JobOutcome run_tune(JobContext& context);
 JobOutcome run_rank(JobContext& context);
+JobOutcome run_dense(JobContext& context);
+JobOutcome run_rank_dense(JobContext& context);
 JobOutcome run_merge(JobContext& context);
 JobOutcome run_logits(JobContext& context);
 

@@ -82,6 +82,26 @@ struct HeadNormBackward {
 };
 void head_norm_backward(Pool& pool, const HeadNormBackward& args);
 
+// ---- rows scaled to one length, for cosines ------------------------------------------------------------------------
+struct UnitRowsForward {
+  int64_t rows = 0, dim = 0;
+  float length = 1.0f;
+  const float* x = nullptr;         // [T, C]
+  float* y = nullptr;               // [T, C]: x length / |x|, a row without length stays zero; may alias x
+  float* inverse_length = nullptr;  // [T]: 1 / |x|, 0 for such a row
+};
+void unit_rows_forward(Pool& pool, const UnitRowsForward& args);
+
+struct UnitRowsBackward {
+  int64_t rows = 0, dim = 0;
+  float length = 1.0f;
+  const float* y = nullptr;               // [T, C]: the output
+  const float* inverse_length = nullptr;  // [T]
+  const float* dy = nullptr;              // [T, C]
+  float* dx = nullptr;                    // [T, C], may alias dy
+};
+void unit_rows_backward(Pool& pool, const UnitRowsBackward& args);
+
 // ---- rotary positions (Hugging Face's half rotation: element i pairs with i + D/2) --------------------------------
 struct RopeTable {
   int64_t positions = 0, half_dim = 0;

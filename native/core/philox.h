@@ -15,6 +15,7 @@ enum class RandomSite : uint32_t {
   kmeans_init = 4,
   negative_item = 5,
   edge_order = 6,
+  item_row = 7,
   test = 99,
 };
 

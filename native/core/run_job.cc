@@ -16,17 +16,21 @@ JobOutcome dispatch(JobContext& context) {
   if (kind == "codebooks") return run_codebooks(context);
   if (kind == "tune") return run_tune(context);
   if (kind == "rank") return run_rank(context);
+  if (kind == "dense") return run_dense(context);
+  if (kind == "rank_dense") return run_rank_dense(context);
   if (kind == "merge") return run_merge(context);
   if (kind == "logits") return run_logits(context);
-  fail_bad_input("\"" + kind + "\" is not a native job kind; expected dccf, codebooks, tune, rank, merge or logits");
+  fail_bad_input(
+      "\"" + kind +
+      "\" is not a native job kind; expected dccf, codebooks, tune, rank, dense, rank_dense, merge or logits");
 }
 
 void check_spec(const JobContext& context) {
   const JobSpec& spec = context.spec();
   if (!spec.recipe.is_object()) fail_bad_input("the recipe of job " + spec.kind + " is not an object");
-  if (context.world() > 1 && spec.kind != "tune") {
+  if (context.world() > 1 && !spec.is_laned()) {
     fail_bad_input("job " + spec.kind + " was given a gang of " + std::to_string(context.world()) +
-                   "; expected one worker, since only tune is shared between ranks");
+                   "; expected one worker, since only tune and dense are shared between ranks");
   }
   if (spec.threads < 1) fail_bad_input("threads is " + std::to_string(spec.threads) + "; expected at least 1");
   if (spec.checkpoint_interval_steps < 0) {
@@ -43,9 +47,9 @@ int64_t resume_step(const JobSpec& spec) {
   return counted ? state["step"].get<int64_t>() : 0;
 }
 
-// Kinds in a gang of one for good are ready from the start; `tune` says it for every gang itself.
+// Kinds in a gang of one for good are ready from the start; those in lanes say it for every gang themselves.
 void tell_ready(JobContext& context) {
-  if (context.spec().kind == "tune") return;
+  if (context.spec().is_laned()) return;
   const int64_t step = resume_step(context.spec());
   context.host().progress().step.store(step);
   context.host().progress().enter(JobPhase::computing);

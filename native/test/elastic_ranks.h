@@ -120,7 +120,7 @@ class ElasticRank {
     try {
       std::filesystem::create_directories(options_.folder / "out");
       std::filesystem::create_directories(options_.folder / "scratch");
-      const JobSpec spec{.kind = "tune",
+      const JobSpec spec{.kind = options_.run.kind,
                          .recipe = options_.run.recipe,
                          .inputs = options_.run.inputs,
                          .output_dir = options_.folder / "out",

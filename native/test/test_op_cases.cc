@@ -81,6 +81,7 @@ const std::map<std::string, std::string> kNoGradient{
     {"embedding_forward", "embedding_backward"},
     {"rmsnorm_forward", "rmsnorm_backward"},
     {"head_norm_forward", "head_norm_backward"},
+    {"unit_rows_forward", "unit_rows_backward"},
     {"attention_forward", "attention_backward"},
     {"swiglu_forward", "swiglu_backward"},
     {"linear_forward", "linear_backward"},

@@ -1,4 +1,5 @@
-// Runs of the tune job in tests: a toy task, a recording host, gangs, and the bytes of what came out.
+// Runs of the jobs that are trained in lanes, tune first, in tests: a toy task, a recording host, gangs, and the bytes
+// of what came out.
 #pragma once
 
 #include <doctest/doctest.h>
@@ -112,6 +113,7 @@ class TuneHost : public JobHost {
 };
 
 struct ToyRun {
+  std::string kind = "tune";
   Json recipe;
   std::map<std::string, std::filesystem::path> inputs;
   int threads = 1;
@@ -131,7 +133,7 @@ inline JobOutcome run_rank_of(const ToyRun& run, const std::filesystem::path& fo
                               Transport* transport) {
   std::filesystem::create_directories(folder / "out");
   std::filesystem::create_directories(folder / "scratch");
-  JobSpec spec{.kind = "tune",
+  JobSpec spec{.kind = run.kind,
                .recipe = run.recipe,
                .inputs = run.inputs,
                .output_dir = folder / "out",
@@ -142,7 +144,7 @@ inline JobOutcome run_rank_of(const ToyRun& run, const std::filesystem::path& fo
                .threads = run.threads};
   JobContext context(spec, host, transport);
   prepare_compute_thread();
-  JobOutcome outcome = run_tune(context);
+  JobOutcome outcome = run_job(context);
   context.finish_checkpoints();
   return outcome;
 }

@@ -23,7 +23,7 @@ export const CONTROL_STOP = 2;
 export const CONTROL_REGROUP = 4;
 
 /** Kinds whose state outlives their gang. */
-const ELASTIC_KINDS: ReadonlySet<string> = new Set(['tune']);
+const ELASTIC_KINDS: ReadonlySet<string> = new Set(['tune', 'dense']);
 
 export function isElastic(kind: string): boolean {
   return ELASTIC_KINDS.has(kind);

@@ -35,11 +35,24 @@ const simulatedData = z.strictObject({
 });
 
 const fileData = z.strictObject({
-  format: z.enum(INGEST_FORMATS).describe('Form of the two files.'),
+  format: z.enum(INGEST_FORMATS).describe('Form of the files.'),
   interactions: z.string().min(1).describe('Behaviour log, relative to the run file; .gz is read as it is.'),
-  items: z.string().min(1).describe('Item texts, relative to the run file; .gz is read as it is.'),
+  items: z.exactOptional(
+    z
+      .string()
+      .min(1)
+      .describe('Item texts, relative to the run file; .gz is read as it is. Left out: items are ids without text.'),
+  ),
   minEventsPerUser: z.exactOptional(count(1_000)),
   minEventsPerItem: z.exactOptional(count(1_000)),
+  textVectors: z.exactOptional(
+    z
+      .string()
+      .min(1)
+      .describe(
+        "Vectors of the items' texts in place of those that embed.text makes, relative to the run file: safetensors with `vectors` [n, width] and `item_id` [n], or the ids as a JSON list in the metadata field `items`.",
+      ),
+  ),
 });
 
 const textVectors = fields({ dim: count(4_096), minDocuments: count(), iterations: count(1_000), seed: seed() });
@@ -144,6 +157,31 @@ const rank = fields({
   shardPrompts: count().describe('Prompts per independent shard; part of the result, so it never follows the fleet.'),
 });
 
+const dense = fields({
+  layers: count(128),
+  dim: count(65_536),
+  heads: count(1_024),
+  ffnDim: count(65_536),
+  itemsMax: count(65_536).describe('Newest items of a history that the model sees.'),
+  textHidden: count(65_536).describe('Width of the network that makes item rows of text vectors.'),
+  temperature: positive().describe('Logits are cosines over this.'),
+  dropout: fraction(),
+  idDropout: z.number().min(0).max(1).describe('How often the id row of an item with text is left out in training.'),
+  epochs: count(1_000_000),
+  batchSequences: count(1_000_000),
+  lanes: count(4_096).describe('Parts of a batch whose gradients are summed by a fixed tree: a power of two.'),
+  learningRate: positive(),
+  minLearningRate: notNegative(),
+  warmupSteps: whole(),
+  weightDecay: notNegative(),
+  beta1: fraction(),
+  beta2: fraction(),
+  epsilon: positive(),
+  clipNorm: notNegative(),
+  seed: seed(),
+  seeds: count(100).describe('Models, of seeds that follow each other, whose log-probabilities are averaged.'),
+});
+
 const evaluate = fields({
   k: z.array(count(10_000)).min(1).describe('Cut-offs of HR@k and NDCG@k, ascending.'),
   cooccurrence: fields({
@@ -171,6 +209,7 @@ const checkpoints = fields({
   dccf: whole(),
   codebooks: whole(),
   tune: whole(),
+  dense: whole(),
   keep: count(1_000_000).describe('Newest checkpoints that stay of each job, for "collimate verify" to start from.'),
 }).describe('Steps between two checkpoints; 0 for none. Never alters the result.');
 
@@ -182,7 +221,7 @@ export const runFileSchema = z
       .describe('Name of the run; its id is the name, the date and a random part.'),
     data: z
       .union([z.string().min(1), simulatedData, fileData])
-      .describe('A folder whose files tell the format, the two files and their format, or the simulated shop.'),
+      .describe('A folder whose files tell the format, the files and their format, or the simulated shop.'),
     seed: z.exactOptional(seed().describe('Seed of every part that does not name its own.')),
     embed: z.exactOptional(embed.describe('Collaborative embeddings (DCCF) and item text vectors.')),
     codebooks: z.exactOptional(codebooks.describe('Stage 1, alignment of tokens: residual codebooks, semantic ids.')),
@@ -190,6 +229,11 @@ export const runFileSchema = z
     model: z.exactOptional(model.describe('The language model.')),
     tune: z.exactOptional(tune.describe('Stage 2, alignment of tasks: fine-tuning.')),
     rank: z.exactOptional(rank.describe('Trie-constrained beam search.')),
+    dense: z.exactOptional(
+      z
+        .union([dense, z.literal(false)])
+        .describe('The dense sequence model, trained beside the language model as its baseline; false: none.'),
+    ),
     evaluate: z.exactOptional(evaluate),
     publish: z.exactOptional(
       z

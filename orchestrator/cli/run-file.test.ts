@@ -164,6 +164,27 @@ describe('files', () => {
     });
   });
 
+  test('text vectors are an input of their own, item texts may be left out, and --data moves what the file names', async () => {
+    mkdirSync(join(folder, 'other'));
+    for (const name of ['log.txt', 'vectors.safetensors']) writeFileSync(join(folder, name), 'x');
+    for (const name of ['sequences.txt', 'items.tsv', 'vectors.safetensors'])
+      writeFileSync(join(folder, 'other', name), 'x');
+    const text = 'name: t\ndata: { format: s3rec, interactions: log.txt, textVectors: vectors.safetensors }\n';
+    const put = (path: string): Promise<string> => Promise.resolve(path);
+    expect((await storeInputs(resolveIn(text), put)).inputs).toEqual({
+      interactions: join(folder, 'log.txt'),
+      text_vectors: join(folder, 'vectors.safetensors'),
+    });
+    const loaded = parseRunFile({ file: 'run.yaml', text });
+    const moved = resolveRun(loaded, { baseFolder: folder, dataFolder: join(folder, 'other') });
+    expect((await storeInputs(moved, put)).inputs).toEqual({
+      interactions: join(folder, 'other', 'sequences.txt'),
+      items: join(folder, 'other', 'items.tsv'),
+      text_vectors: join(folder, 'other', 'vectors.safetensors'),
+    });
+    expect(() => resolveIn(text.replace('vectors.saf', 'none.saf'))).toThrow(/expected item text vectors at/);
+  });
+
   test('an empty data file is refused', () => {
     writeFileSync(join(folder, 'sequences.txt'), '');
     writeFileSync(join(folder, 'items.tsv'), 'x');
@@ -320,6 +341,11 @@ describe('the plan', () => {
   test.each(['demo', 'scientific', 'tiny', 'pretrained'])('the example %s.yaml is valid', (name) => {
     const file = join(projectRoot, 'deploy', 'examples', `${name}.yaml`);
     expect(loadRunFile(file).value.name).toBe(name);
+  });
+
+  test.each(['beauty', 'sports', 'scientific', 'instruments'])('the run %s-dense.yaml is valid', (name) => {
+    const file = join(projectRoot, 'deploy', 'runs', `${name}-dense.yaml`);
+    expect(loadRunFile(file).value.name).toBe(`${name}-dense`);
   });
 });
 

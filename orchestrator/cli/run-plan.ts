@@ -5,7 +5,7 @@
  * 2. Fleet, checkpoints and names never enter a recipe, so that they cannot change a result.
  */
 import { randomBytes } from 'node:crypto';
-import { resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 
 import { type Digest, type RunPlan } from '../../workflows/contract.js';
 import { BadInputError } from '../recommender/domain-job.js';
@@ -27,7 +27,7 @@ export interface ResolvedRun {
 export const PLAN_DEFAULTS = {
   fleet: { min: 1, max: 8, spares: 0, waitSeconds: 120 },
   limits: { runSeconds: null, stallSeconds: 600 },
-  checkpoints: { dccf: 500, codebooks: 25, tune: 50 },
+  checkpoints: { dccf: 500, codebooks: 25, tune: 50, dense: 100 },
   checkpointsKept: 2,
   historyEventsMax: 4_000,
   shardPrompts: 512,
@@ -44,7 +44,7 @@ export function resolveRun(
   const data =
     dataFolder === undefined
       ? located(loaded, ['data'], () => resolveData(value.data, near))
-      : resolveData(resolve(dataFolder), resolve);
+      : resolveData(movedTo(resolve(dataFolder), value.data), resolve);
   const basePaths = isScratch(value)
     ? {}
     : located(loaded, ['model', 'base'], () => requireModelFolder(near(value.model?.base ?? '')));
@@ -120,6 +120,12 @@ function adapterOf(value: RunFile, near: (path: string) => string): AdapterSourc
   return requireAdapterFolder(near(value.model.adapter));
 }
 
+/** A folder's files in place of the run file's; text vectors by the name that they have in the run file. */
+function movedTo(folder: string, data: RunFile['data']): RunFile['data'] {
+  if (typeof data === 'string' || 'simulate' in data || data.textVectors === undefined) return folder;
+  return { ...recogniseDataFolder(folder), textVectors: join(folder, basename(data.textVectors)) };
+}
+
 function resolveData(
   data: RunFile['data'],
   near: (path: string) => string,
@@ -129,11 +135,15 @@ function resolveData(
   }
   const found = typeof data === 'string' ? recogniseDataFolder(near(data)) : data;
   const interactions = requireDataFile(near(found.interactions), 'a behaviour log');
-  const items = requireDataFile(near(found.items), 'item texts');
+  const items = found.items === undefined ? {} : { items: requireDataFile(near(found.items), 'item texts') };
   const filters = typeof data === 'string' ? {} : definedOf(data, 'minEventsPerUser', 'minEventsPerItem');
+  const vectors =
+    typeof data === 'string' || data.textVectors === undefined
+      ? {}
+      : { text_vectors: requireDataFile(near(data.textVectors), 'item text vectors') };
   return {
     overrides: { simulate: null, ingest: { format: found.format, ...filters } },
-    inputPaths: { interactions, items },
+    inputPaths: { interactions, ...items, ...vectors },
   };
 }
 
@@ -175,6 +185,7 @@ function overridesOf(value: RunFile, adapter: AdapterSource | null): RecipeOverr
   };
   if (value.seed !== undefined) overrides.seed = value.seed;
   if (text !== undefined) overrides.textVectors = text === false ? null : text;
+  if (value.dense !== undefined) overrides.dense = value.dense === false ? null : value.dense;
   return overrides;
 }
 
@@ -195,7 +206,7 @@ function checkRecipes(recipes: Recipes): Finding[] {
   const expect = (holds: boolean, path: string[], message: string): void => {
     if (!holds) findings.push({ path, message });
   };
-  const { tune, rank, assemble, simulate, codebooks, evaluate } = recipes;
+  const { tune, rank, dense, assemble, simulate, codebooks, evaluate } = recipes;
   if (simulate !== null) {
     expect(
       simulate.eventsPerUserMin <= simulate.eventsPerUserMax,
@@ -223,6 +234,20 @@ function checkRecipes(recipes: Recipes): Finding[] {
     ['tune', 'minLearningRate'],
     `expected at most learningRate (${tune.learningRate}), got ${tune.minLearningRate}`,
   );
+  if (dense !== null) {
+    const { dim, heads, lanes, learningRate, minLearningRate } = dense;
+    expect(
+      dim % heads === 0 && (dim / heads) % 2 === 0,
+      ['dense', 'dim'],
+      `expected a multiple of twice the number of heads (${heads}), got ${dim}`,
+    );
+    expect((lanes & (lanes - 1)) === 0, ['dense', 'lanes'], `expected a power of two, got ${lanes}`);
+    expect(
+      minLearningRate <= learningRate,
+      ['dense', 'minLearningRate'],
+      `expected at most learningRate (${learningRate}), got ${minLearningRate}`,
+    );
+  }
   const widths = typeof rank.beams === 'number' ? [rank.beams] : rank.beams;
   expect(
     typeof rank.beams === 'number' || widths.length === codebooks.levels,

@@ -14,7 +14,7 @@ import {
   type VerificationRequest,
   type VerifiedInterval,
 } from '../../workflows/contract.js';
-import { codebooksJob, dccfJob, tuneJob, type OutputOf } from '../../workflows/native-jobs.js';
+import { codebooksJob, dccfJob, denseJobs, tuneJob, type OutputOf } from '../../workflows/native-jobs.js';
 import { jobKeyOf } from '../artifacts/job-key.js';
 import { type ArtifactStore } from '../artifacts/store.js';
 import { readBuildInfo } from '../build-info.js';
@@ -46,11 +46,13 @@ export interface VerificationPlan {
   left: { job: string; reason: string }[];
 }
 
+type JobSource = [plan: RunPlan, outputOf: OutputOf];
+
 /** In the order in which they run. */
 const CHECKPOINTED = [
-  { stage: 'embed', make: dccfJob },
-  { stage: 'align_tokens', make: codebooksJob },
-  { stage: 'align_tasks', make: tuneJob },
+  { stage: 'embed', make: (...run: JobSource) => [dccfJob(...run)] },
+  { stage: 'align_tokens', make: (...run: JobSource) => [codebooksJob(...run)] },
+  { stage: 'align_tasks', make: (...run: JobSource) => [tuneJob(...run), ...denseJobs(...run)] },
 ] as const;
 
 export async function planVerification(store: ArtifactStore, choice: VerificationChoice): Promise<VerificationPlan> {
@@ -111,7 +113,7 @@ function chosenJobs({ plan, result }: FinishedRun, engineRevision: string, names
     }
     return digest;
   };
-  const jobs = CHECKPOINTED.map(({ stage, make }) => ({ stage, ...make(plan, outputOf) }));
+  const jobs = CHECKPOINTED.flatMap(({ stage, make }) => make(plan, outputOf).map((job) => ({ stage, ...job })));
   const known = jobs.map(({ name }) => name);
   const unknown = names.find((name) => !known.includes(name));
   if (unknown !== undefined) {

@@ -18,7 +18,11 @@ export const evaluateJob: DomainJob = async (context) => {
     k: fields.numbers('k', { min: 1, integer: true }),
   };
   const dataset = await inputDataset(context);
-  const metrics = evaluate(dataset, await readRankedLists(context.inputs), recipe);
+  const lists = {
+    model: await readRankedLists(context.inputs),
+    dense: 'dense_lists_0' in context.inputs ? await readRankedLists(context.inputs, 'dense_lists_') : null,
+  };
+  const metrics = evaluate(dataset, lists, recipe);
   if (metrics.users === 0) throw new BadInputError('evaluate: expected at least one user with three events, got none');
   context.report(1, 1, { users: metrics.users });
   const outputs = { metrics: 'metrics.json' };

@@ -132,6 +132,57 @@ describe('the domain jobs in a chain', () => {
   });
 });
 
+describe('text vectors that a user brings', () => {
+  const vectors = { shape: [3, 2], data: Float32Array.of(3, 4, 0, 0, 5, 0) };
+  const dataOf = async (): Promise<Record<string, string>> =>
+    run(
+      'ingest',
+      { ...RECIPES.ingest, format: 's3rec' },
+      { interactions: await folder.write('v', 'u 7 8 9\nv 9 8\n') },
+    );
+  const idsOf = async (data: Record<string, string>): Promise<string[]> => {
+    const lines = (await readFile(data['catalogue'] ?? '', 'utf8')).trimEnd().split('\n');
+    return lines.map((line) => (JSON.parse(line) as { item: string }).item);
+  };
+  const rowsOf = async (path: string | undefined, ids: string[]): Promise<Record<string, number[]>> => {
+    const { data, shape } = (await SafetensorsFile.open(path ?? '')).f32('items', [-1, -1]);
+    expect(shape).toEqual([ids.length, 2]);
+    return Object.fromEntries(ids.map((id, index) => [id, [...data.subarray(2 * index, 2 * index + 2)]]));
+  };
+
+  it('come to the order of the items, of length one, by numbers or by names', async () => {
+    const data = await dataOf();
+    const ids = await idsOf(data);
+    const brought = join(folder.path, 'brought');
+    const byNumber = { vectors, item_id: { shape: [3], data: Int32Array.of(9, 8, 1) } };
+    await writeSafetensors(brought, byNumber);
+    const aligned = await run('text_vectors', {}, { ...data, vectors: brought });
+    const rows = await rowsOf(aligned['text_vectors'], ids);
+    expect(rows['9']).toEqual([Math.fround(0.6), Math.fround(0.8)]);
+    expect([rows['8'], rows['7']]).toEqual([
+      [0, 0],
+      [0, 0],
+    ]);
+    await writeSafetensors(brought, { vectors }, { items: JSON.stringify(['7', '1', '8']) });
+    const named = await rowsOf((await run('text_vectors', {}, { ...data, vectors: brought }))['text_vectors'], ids);
+    expect([named['7'], named['8'], named['9']]).toEqual([
+      [Math.fround(0.6), Math.fround(0.8)],
+      [1, 0],
+      [0, 0],
+    ]);
+  });
+
+  it('are refused when no id is of the catalogue, or an id comes twice', async () => {
+    const data = await dataOf();
+    const brought = join(folder.path, 'refused');
+    await writeSafetensors(brought, { vectors, item_id: { shape: [3], data: Int32Array.of(1, 2, 3) } });
+    const job = (): Promise<unknown> => run('text_vectors', {}, { ...data, vectors: brought });
+    await expect(job()).rejects.toThrow(/expected ids of the catalogue such as .*7.*, got none of them but 1, 2, 3/);
+    await writeSafetensors(brought, { vectors, item_id: { shape: [3], data: Int32Array.of(7, 7, 8) } });
+    await expect(job()).rejects.toThrow(/expected one row an item, got 1 ids twice/);
+  });
+});
+
 describe('bad input of the domain jobs', () => {
   it('names a missing input, a missing recipe field and a wrong one', async () => {
     await expect(run('ingest', RECIPES.ingest, {})).rejects.toThrow("expected the input 'interactions', got none");
@@ -153,5 +204,12 @@ describe('bad input of the domain jobs', () => {
     );
     await expect(run('assemble', { k: 5 }, { ...data, lists_0, lists_1: lists_0 })).rejects.toThrow(/got user 0 twice/);
     await expect(run('evaluate', RECIPES.evaluate, data)).rejects.toThrow(/expected inputs lists_0/);
+    const all = await listsFile(
+      'all',
+      [0, 1].map((user) => ({ user, items: [2] })),
+      2,
+    );
+    const withDense = { ...data, lists_0: all, dense_lists_0: lists_0 };
+    await expect(run('evaluate', RECIPES.evaluate, withDense)).rejects.toThrow(/expected a list for user 1, got none/);
   });
 });

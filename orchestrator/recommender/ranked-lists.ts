@@ -8,14 +8,18 @@ export interface RankedList {
   scores: Float32Array;
 }
 
-const LIST_INPUT = /^lists_(\d+)$/;
-
-/** Reads the inputs `lists_0`, `lists_1`, … in that order. `inputs`: input name to path. */
-export async function readRankedLists(inputs: Record<string, string>): Promise<Map<number, RankedList>> {
+/** Reads the inputs `<prefix>0`, `<prefix>1`, … in that order. `inputs`: input name to path. */
+export async function readRankedLists(
+  inputs: Record<string, string>,
+  prefix: 'lists_' | 'dense_lists_' = 'lists_',
+): Promise<Map<number, RankedList>> {
+  const shardNumber = (name: string): number => Number(name.slice(prefix.length));
   const shards = Object.keys(inputs)
-    .filter((name) => LIST_INPUT.test(name))
+    .filter((name) => name.startsWith(prefix) && /^\d+$/.test(name.slice(prefix.length)))
     .sort((a, b) => shardNumber(a) - shardNumber(b));
-  if (shards.length === 0) throw new BadInputError('expected inputs lists_0, lists_1, …, got none; run rank first');
+  if (shards.length === 0) {
+    throw new BadInputError(`expected inputs ${prefix}0, ${prefix}1, …, got none; run the ranking first`);
+  }
   const lists = new Map<number, RankedList>();
   for (const name of shards) {
     const file = await SafetensorsFile.open(inputs[name] ?? '');
@@ -51,8 +55,4 @@ export function showable(
     if (item >= 0 && shown.size < k && !removed.has(item) && !shown.has(item)) shown.set(item, list.scores[i] ?? 0);
   });
   return Array.from(shown, ([item, score]) => ({ item, score }));
-}
-
-function shardNumber(name: string): number {
-  return Number(LIST_INPUT.exec(name)?.[1] ?? 0);
 }

@@ -14,7 +14,11 @@ describe('resolveRecipes', () => {
   });
 
   it('switches optional parts off', () => {
-    expect(resolveRecipes({ simulate: null, textVectors: null })).toMatchObject({ simulate: null, textVectors: null });
+    expect(resolveRecipes({ simulate: null, textVectors: null, dense: null })).toMatchObject({
+      simulate: null,
+      textVectors: null,
+      dense: null,
+    });
   });
 
   it('merges the scratch base and brings adapter settings for a Hugging Face base', () => {

@@ -84,6 +84,36 @@ export type TuneRecipe = {
   seed: number;
 };
 
+/** The dense sequence model; `seeds` models are trained, with seeds that follow each other, and ranked together. */
+export type DenseRecipe = {
+  layers: number;
+  dim: number;
+  heads: number;
+  ffnDim: number;
+  /** Newest items of a history that the model sees. */
+  itemsMax: number;
+  /** Width of the network that makes item rows of text vectors. */
+  textHidden: number;
+  /** Logits are cosines over this. */
+  temperature: number;
+  dropout: number;
+  /** How often the id row of an item with text is left out in training. */
+  idDropout: number;
+  epochs: number;
+  batchSequences: number;
+  lanes: number;
+  learningRate: number;
+  minLearningRate: number;
+  warmupSteps: number;
+  weightDecay: number;
+  beta1: number;
+  beta2: number;
+  epsilon: number;
+  clipNorm: number;
+  seed: number;
+  seeds: number;
+};
+
 export type RankRecipe = {
   /** Hypotheses kept after each level of an id: one number for all, or a list with one for each level. */
   beams: number | number[];
@@ -110,6 +140,7 @@ export type Recipes = {
   render: RenderRecipe;
   tune: TuneRecipe;
   rank: RankRecipe;
+  dense: DenseRecipe | null;
   evaluate: EvaluateRecipe;
   assemble: AssembleRecipe;
 };
@@ -149,7 +180,7 @@ const SCRATCH_BASE: ScratchBase = {
 /** Sized for the simulated shop on two CPU cores; fresh copies on every call. */
 export function defaultRecipes(
   seed: number = DEFAULT_SEED,
-): Recipes & { simulate: SimulateRecipe; textVectors: TextVectorsRecipe } {
+): Recipes & { simulate: SimulateRecipe; textVectors: TextVectorsRecipe; dense: DenseRecipe } {
   return {
     simulate: { seed, items: 1000, users: 3000, eventsPerUserMin: 5, eventsPerUserMax: 25 },
     ingest: { format: 'collimate', minEventsPerUser: 1, minEventsPerItem: 1 },
@@ -190,6 +221,30 @@ export function defaultRecipes(
       seed,
     },
     rank: { beams: 50, topK: 50, scoreNormaliser: 'full', searchLossPrompts: 4 },
+    dense: {
+      layers: 2,
+      dim: 64,
+      heads: 2,
+      ffnDim: 64,
+      itemsMax: 50,
+      textHidden: 64,
+      temperature: 0.07,
+      dropout: 0.3,
+      idDropout: 0.3,
+      epochs: 20,
+      batchSequences: 128,
+      lanes: 4,
+      learningRate: 0.002,
+      minLearningRate: 0.00002,
+      warmupSteps: 50,
+      weightDecay: 0,
+      beta1: 0.9,
+      beta2: 0.98,
+      epsilon: 1e-8,
+      clipNorm: 5,
+      seed,
+      seeds: 1,
+    },
     evaluate: {
       cooccurrence: { windows: [5, 20], backwardWeights: [0.4, 0.8], historyDecays: [0.4, 0.6, 0.8] },
       k: [1, 5, 10, 20],
@@ -213,7 +268,7 @@ export type TuneOverrides = Partial<Omit<TuneRecipe, 'base' | 'trainable'>> & {
   base?: Partial<ScratchBase> | HuggingFaceBase;
   trainable?: FullTraining | (Partial<LoraTraining> & { kind: 'lora' });
 };
-/** What a run file may say: any subset of fields; `null` switches the optional `simulate` or `textVectors` off. */
+/** What a run file may say: any subset of fields; `null` switches the optional `simulate`, `textVectors` or `dense` off. */
 export type RecipeOverrides = {
   /** Seed of every kind that does not name its own. */
   seed?: number;
@@ -234,6 +289,7 @@ export function resolveRecipes(overrides: RecipeOverrides = {}): Recipes {
     render: merge('render', defaults.render, overrides.render),
     tune: resolveTune(defaults.tune, overrides.tune ?? {}),
     rank: merge('rank', defaults.rank, overrides.rank),
+    dense: overrides.dense === null ? null : merge('dense', defaults.dense, overrides.dense),
     evaluate: resolveEvaluate(defaults.evaluate, overrides.evaluate),
     assemble: merge('assemble', defaults.assemble, overrides.assemble),
   };

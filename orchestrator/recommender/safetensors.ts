@@ -4,7 +4,8 @@
  * 1. The bytes depend only on names, shapes, types, values and metadata: header names sorted, header padded with spaces to 8.
  * 2. Data lies in order of element size (widest first), then name, without gaps, so that every tensor is aligned to its
  *    element size and a memory-mapping reader may use it in place.
- * 3. A reader checks every offset and size before it touches data; a bad file is a BadInputError that names file and tensor.
+ * 3. F16 is read, as F32; never written.
+ * 4. A reader checks every offset and size before it touches data; a bad file is a BadInputError that names file and tensor.
  */
 import { open, readFile } from 'node:fs/promises';
 import { writeFileAtomically } from './files.js';
@@ -126,6 +127,7 @@ export class SafetensorsFile {
     let metadata: Record<string, string> = {};
     for (const [name, entry] of Object.entries(header)) {
       if (name === '__metadata__') metadata = entry as unknown as Record<string, string>;
+      else if (entry.dtype === 'F16') tensors.set(name, widenHalves(name, entry, data, fail));
       else if (entry.dtype in ELEMENT_BYTES) tensors.set(name, decodeTensor(name, entry, data, fail));
     }
     return new SafetensorsFile(source, tensors, metadata);
@@ -145,6 +147,12 @@ export class SafetensorsFile {
 
   u8(name: string, shape: number[]): { data: Uint8Array; shape: number[] } {
     return this.typed(name, shape, Uint8Array, 'U8');
+  }
+
+  /** int32 or int64 values as numbers. */
+  integers(name: string, shape: number[]): Float64Array {
+    const isShort = this.tensors.get(name)?.data instanceof Int32Array;
+    return isShort ? Float64Array.from(this.i32(name, shape).data) : this.i64(name, shape).data;
   }
 
   /** int64 values as numbers; values beyond 2^53 are bad input. */
@@ -208,6 +216,27 @@ function parseHeader(bytes: Uint8Array, fail: (problem: string) => never): Recor
     // Reported below, with the same words as a header of the wrong type.
   }
   return fail('its header is not a JSON object');
+}
+
+function widenHalves(name: string, entry: HeaderEntry, data: Uint8Array, fail: (problem: string) => never): Tensor {
+  const [begin, end] = Array.isArray(entry.data_offsets) ? entry.data_offsets : [0, -1];
+  const shape = Array.isArray(entry.shape) ? entry.shape : [];
+  const count = elements(shape);
+  if (!Number.isInteger(begin) || begin < 0 || end > data.byteLength || end - begin !== 2 * count) {
+    fail(`tensor '${name}' claims bytes ${begin} to ${end} of ${data.byteLength} and needs ${2 * count}`);
+  }
+  const view = new DataView(data.buffer, data.byteOffset + begin, 2 * count);
+  return { shape, data: Float32Array.from({ length: count }, (_, i) => halfToNumber(view.getUint16(2 * i, true))) };
+}
+
+/** IEEE 754 binary16. */
+function halfToNumber(bits: number): number {
+  const sign = bits >> 15 === 0 ? 1 : -1;
+  const exponent = (bits >> 10) & 31;
+  const fraction = bits & 1023;
+  if (exponent === 0) return sign * fraction * 2 ** -24;
+  if (exponent === 31) return fraction === 0 ? sign * Infinity : NaN;
+  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
 }
 
 function decodeTensor(name: string, entry: HeaderEntry, data: Uint8Array, fail: (problem: string) => never): Tensor {

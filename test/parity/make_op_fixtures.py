@@ -90,6 +90,23 @@ def head_norm_backward(t, p):
     return dict(dx=torch.cat([grad["dx"], rest], 1), dweight=t["dweight"] + grad["dweight"])
 
 
+def unit_rows(x, length):
+    norm = x.norm(dim=-1, keepdim=True)
+    return torch.where(norm > 1e-12, x / norm.clamp_min(1e-12), torch.zeros_like(x)) * length, inverse_or_zero(norm[:, 0])
+
+
+@op
+def unit_rows_forward(t, p):
+    y, inverse_length = unit_rows(t["x"], p["length"])
+    return dict(y=y, inverse_length=inverse_length)
+
+
+@op
+def unit_rows_backward(t, p):
+    x = trained(t["x"])
+    return gradients((unit_rows(x, p["length"])[0] * t["dy"]).sum(), dx=x)
+
+
 @op
 def rope(t, p):
     x, rest = heads_of(t["x"], p)

@@ -48,6 +48,12 @@ class Decoder {
     // gradients, attention and all else stay fp32). Null: fp32.
     const Bf16Weights* bf16 = nullptr;
     bool recompute = false;
+    // [V, C], read in place of the embedding by the input and by the head; its gradient goes where the embedding's
+    // would. The head is then that of tied embeddings. Null: the parameters' own tables. Not with bf16.
+    const float* table = nullptr;
+    // Above 0 the rows that meet the head are scaled to this length: with a table of rows of one length, logits are
+    // cosines times both lengths.
+    float hidden_length = 0.0f;
   };
   // `positions`: longest sequence that will come. Parameters are read at each call, so an update is seen at once.
   Decoder(const Parameters& parameters, Pool& pool, int64_t positions, const Options& options);
@@ -120,6 +126,8 @@ class Decoder {
   ops::Rope rope_args(const Pass& pass, float* qkv, bool inverse) const;
   void drop(const Pass& pass, float* x, int64_t site) const;
   const float* data(int number) const { return parameters_.data(number); }
+  const float* table(int number) const { return options_.table ? options_.table : data(number); }
+  void scale_hidden(const Pass& pass);
   float* gradient_of(const Pass& pass, int number) const;
 
   const Parameters& parameters_;

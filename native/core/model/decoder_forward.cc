@@ -72,7 +72,7 @@ void Decoder::forward(Pass& pass) {
   ops::embedding_forward(pool_, {.rows = rows,
                                  .dim = c.dim,
                                  .vocabulary = c.vocabulary,
-                                 .table = data(parameters_.embedding()),
+                                 .table = table(parameters_.embedding()),
                                  .tokens = pass.batch.tokens.data(),
                                  .y = pass.embedded});
   drop(pass, pass.embedded, 0);
@@ -152,6 +152,16 @@ void Decoder::expand(const Pass& pass, int64_t number) {
                       {.rows = pass.batch.rows(), .ffn_dim = c.ffn_dim, .gate_up = layer.gate_up, .act = layer.act});
 }
 
+void Decoder::scale_hidden(const Pass& pass) {
+  if (options_.hidden_length <= 0.0f) return;
+  ops::unit_rows_forward(pool_, {.rows = pass.batch.labels(),
+                                 .dim = parameters_.config().dim,
+                                 .length = options_.hidden_length,
+                                 .x = pass.hidden,
+                                 .y = pass.hidden,
+                                 .inverse_length = pass.inverse_length});
+}
+
 void Decoder::head_logits(const HeadRows& head) {
   const DecoderConfig& c = parameters_.config();
   if (options_.bf16) {
@@ -168,7 +178,7 @@ void Decoder::head_logits(const HeadRows& head) {
                               .out = c.vocabulary,
                               .x = head.hidden,
                               .x_stride = c.dim,
-                              .weight = data(parameters_.head()),
+                              .weight = table(parameters_.head()),
                               .y = head.logits,
                               .y_stride = c.vocabulary});
 }
@@ -187,7 +197,7 @@ void Decoder::head_backward(const HeadRows& head) {
   ops::linear_backward(pool_, {.rows = head.rows,
                                .in = c.dim,
                                .out = c.vocabulary,
-                               .weight = data(parameters_.head()),
+                               .weight = table(parameters_.head()),
                                .dy = head.logits,
                                .dy_stride = c.vocabulary,
                                .dx = head.dhidden,
@@ -206,6 +216,7 @@ double Decoder::head_forward_backward(Pass& pass) {
   ops::gather_rows(
       pool_,
       {.rows = labels, .dim = dim, .index = pass.batch.label_rows.data(), .from = pass.final_normed, .to = hidden});
+  scale_hidden(pass);
   for (int64_t begin = 0; begin < labels; begin += chunk_rows) {
     const int64_t rows = std::min(chunk_rows, labels - begin);
     const float* x = hidden + begin * dim;
@@ -228,6 +239,15 @@ double Decoder::head_forward_backward(Pass& pass) {
                                  .dy_stride = vocabulary,
                                  .dweight = dweight});
   }
+  if (options_.hidden_length > 0.0f) {
+    ops::unit_rows_backward(pool_, {.rows = labels,
+                                    .dim = dim,
+                                    .length = options_.hidden_length,
+                                    .y = hidden,
+                                    .inverse_length = pass.inverse_length,
+                                    .dy = dhidden,
+                                    .dx = dhidden});
+  }
   std::fill_n(pass.dnormed, pass.batch.rows() * dim, 0.0f);
   ops::scatter_rows(
       pool_, {.rows = labels, .dim = dim, .index = pass.batch.label_rows.data(), .from = dhidden, .to = pass.dnormed});
@@ -244,6 +264,7 @@ std::vector<float> Decoder::logits(const PackedBatch& batch) {
                            .index = batch.label_rows.data(),
                            .from = pass.final_normed,
                            .to = pass.hidden});
+  scale_hidden(pass);
   std::vector<float> logits(static_cast<size_t>(batch.labels() * c.vocabulary));
   head_logits({.rows = batch.labels(), .hidden = pass.hidden, .logits = logits.data()});
   return logits;

@@ -34,6 +34,7 @@ struct Decoder::Pass {
   float* embedded = nullptr;  // [T, C], the first layer's input
   float *final_in = nullptr, *final_normed = nullptr, *final_rms = nullptr;
   float *hidden = nullptr, *dhidden = nullptr;  // [N, C], at the labelled rows
+  float* inverse_length = nullptr;              // [N], of the hidden rows, where they are scaled
   float* logits = nullptr;                      // [at most logits_rows(), V]
   const float* stream = nullptr;                // residual stream so far, without `branch`
   float* branch = nullptr;                      // [T, C], output of the newest branch, still to be added

@@ -46,6 +46,7 @@ void Decoder::lay_out(const Parameters& parameters, const WorkspaceShape& shape,
   pass.final_normed = take(width);
   pass.final_rms = take(rows);
   pass.hidden = take(shape.labels * c.dim);
+  pass.inverse_length = take(shape.labels);
   if (shape.forward_only) return;
   pass.dhidden = take(shape.labels * c.dim);
   pass.logits = take(std::min(logits_rows(c.vocabulary), shape.labels) * c.vocabulary);

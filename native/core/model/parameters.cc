@@ -74,6 +74,7 @@ Parameters::Parameters(Options options) : options_(std::move(options)) {
       add_adapter(*linear, weight.name.substr(0, weight.name.size() - 7), weight.shape[0], weight.shape[1]);
     }
   }
+  for (const Options::Matrix& matrix : options_.appended) add(matrix.name, {matrix.out, matrix.in}, true);
   number_trained();
   const Parameter& last = all_.back();
   values_.assign(static_cast<size_t>(last.offset + last.elements()), 0.0f);

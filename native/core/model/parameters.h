@@ -62,6 +62,12 @@ class Parameters {
     DecoderConfig config;
     Trainable trainable{};
     FirstTrainedRows first_trained_rows{};
+    // Matrices beside the decoder's, numbered behind all of its own and trained in full.
+    struct Matrix {
+      std::string name;
+      int64_t out = 0, in = 0;
+    };
+    std::vector<Matrix> appended{};
   };
   // Laid out, values zero.
   explicit Parameters(Options options);

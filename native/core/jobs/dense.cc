@@ -1,0 +1,184 @@
+// The `dense` job: a causal sequence model over items, with a full softmax at every position, by the course of
+// core/jobs/laned_training.h.
+//
+// 1. It is a decoder of the Llama family whose tokens are items: rotary positions, RMSNorm and SwiGLU in place of
+//    SASRec's, and a cosine head. Its table is made of id rows and text (core/dense/item_rows.h).
+// 2. Lanes reduce the gradient of decoder and table; that of the text network follows from the sum.
+#include <algorithm>
+#include <cmath>
+#include <optional>
+
+#include "core/dense/dense_model.h"
+#include "core/dense/dense_recipe.h"
+#include "core/dense/item_rows.h"
+#include "core/dense/sequences.h"
+#include "core/failure.h"
+#include "core/job.h"
+#include "core/jobs/laned_training.h"
+#include "core/safetensors.h"
+
+namespace collimate {
+
+namespace {
+
+using dense::DenseRecipe;
+
+DenseRecipe read_recipe(const Json& json, int64_t sequences) {
+  DenseRecipe recipe = DenseRecipe::parse(json);
+  recipe.schedule.steps = (recipe.epochs * sequences + recipe.batch_sequences - 1) / recipe.batch_sequences;
+  return recipe;
+}
+
+std::optional<dense::TextVectors> read_text(const JobContext& context, int64_t items) {
+  if (!context.has_input("text_vectors")) return std::nullopt;
+  return dense::TextVectors::read(context.input("text_vectors"), items);
+}
+
+Parameters make_parameters(const DenseRecipe& recipe, int64_t items, const dense::TextVectors* text) {
+  Parameters::Options options{.config = DecoderConfig::from_shape(recipe.shape, items)};
+  if (text != nullptr) {
+    options.appended = {{dense::kTextIn, 2 * recipe.text_hidden, text->dim},
+                        {dense::kTextOut, recipe.shape.dim, recipe.text_hidden}};
+  }
+  Parameters parameters(options);
+  initialise_scratch(parameters, recipe.seed);
+  return parameters;
+}
+
+class DenseTrainer : public LanedModel {
+ public:
+  explicit DenseTrainer(JobContext& context)
+      : context_(context),
+        log_(context.input("dataset")),
+        sequences_(log_, DenseRecipe::parse(context.recipe()).items_max),
+        recipe_(read_recipe(context.recipe(), sequences_.count())),
+        text_(read_text(context, log_.items())),
+        order_(order_options()),
+        state_(make_parameters(recipe_, log_.items(), text()), recipe_.optimizer),
+        rows_(state_.parameters, context.pool(), text()) {
+    if (context.spec().join_survivors) {
+      state_.step = -1;
+    } else if (context.spec().resume_dir) {
+      state_.resume(*context.spec().resume_dir, recipe_.schedule.steps);
+    }
+  }
+
+  LanedSettings settings() const override {
+    const Parameters& parameters = state_.parameters;
+    return {.steps = recipe_.schedule.steps,
+            .batch_sequences = recipe_.batch_sequences,
+            .lanes = recipe_.lanes,
+            .reduced_elements = text() ? parameters.at(parameters.number_of(dense::kTextIn)).gradient_offset
+                                       : parameters.trained_elements(),
+            .schedule = recipe_.schedule};
+  }
+  TuneState& state() override { return state_; }
+
+  StepBatch batch(int64_t step) override {
+    StepBatch batch{.examples = order_.batch(step)};
+    for (const int64_t example : batch.examples) batch.tokens += sequences_.rows_of(example);
+    batch.labels = batch.tokens;
+    return batch;
+  }
+
+  void begin_step() override {
+    rows_.make({.probability = static_cast<float>(recipe_.id_dropout), .seed = recipe_.seed, .step = state_.step});
+  }
+
+  double run_lane(const StepBatch& batch, const LaneReducer::Lane& lane) override {
+    PackedBatch packed;
+    const LaneSlice slice = lane_slice(recipe_.batch_sequences, recipe_.lanes, lane.number);
+    for (int64_t j = slice.begin; j < slice.end; ++j)
+      sequences_.append_to(packed, batch.examples[static_cast<size_t>(j)]);
+    Decoder& decoder = decoders_[static_cast<size_t>(lane.slot)];
+    return decoder.forward_backward(packed, {.loss_scale = static_cast<float>(1.0 / static_cast<double>(batch.labels)),
+                                             .dropout = {.probability = static_cast<float>(recipe_.dropout),
+                                                         .seed = recipe_.seed,
+                                                         .step = state_.step,
+                                                         .lane = lane.number},
+                                             .gradient = lane.gradient});
+  }
+
+  std::span<const float> whole_gradient(std::span<const float> sum) override {
+    gradient_.resize(static_cast<size_t>(state_.parameters.trained_elements()));
+    std::fill(std::copy(sum.begin(), sum.end(), gradient_.begin()), gradient_.end(), 0.0f);
+    rows_.backward(gradient_);
+    return gradient_;
+  }
+
+  int prepare_lanes(const LaneRange& range) override {
+    const LanePlan plan = plan_decoder_lanes(context_, {.parameters = state_.parameters,
+                                                        .settings = settings(),
+                                                        .range = range,
+                                                        .order = order_options(),
+                                                        .step = state_.step,
+                                                        .size_of = [&](int64_t example) -> DecoderLanes::Size {
+                                                          return {.rows = sequences_.rows_of(example),
+                                                                  .labels = sequences_.rows_of(example)};
+                                                        }});
+    for (int i = 0; i < plan.at_once; ++i) {
+      decoders_.emplace_back(
+          state_.parameters, context_.pool(), recipe_.items_max,
+          Decoder::Options{.recompute = plan.recompute,
+                           .table = rows_.table(),
+                           .hidden_length = dense::hidden_length(recipe_.shape.dim, recipe_.temperature)});
+    }
+    return plan.at_once;
+  }
+  void release_lanes() override { decoders_.clear(); }
+
+  JobOutcome result() override {
+    rows_.make({});
+    // The loss of a step is that before its update: the last update is seen here only.
+    const std::span<const float> table(rows_.table(), static_cast<size_t>(log_.items() * recipe_.shape.dim));
+    if (!std::all_of(table.begin(), table.end(), [](float value) { return std::isfinite(value); }))
+      throw JobFailure(FailureCause::nan_loss,
+                       "dense: the item rows after the last step are not finite; lower "
+                       "learningRate or raise temperature");
+    const std::filesystem::path& folder = context_.spec().output_dir;
+    dense::write_dense_model({.parameters = state_.parameters,
+                              .rows = rows_,
+                              .items_max = recipe_.items_max,
+                              .temperature = recipe_.temperature},
+                             folder / "model");
+    SafetensorsWriter curve;
+    curve.add_f32("loss", {state_.step}, state_.losses);
+    curve.write(folder / "loss_curve");
+    return {.kind = JobOutcome::Kind::finished,
+            .step = state_.step,
+            .outputs = {{"model", folder / "model"}, {"loss_curve", folder / "loss_curve"}},
+            .summary = {{"sequences", sequences_.count()},
+                        {"items", log_.items()},
+                        {"steps", state_.step},
+                        {"firstLoss", state_.losses.front()},
+                        {"lastLoss", state_.losses.back()},
+                        {"parameters", state_.parameters.trained_elements()},
+                        {"text", text() != nullptr}}};
+  }
+
+ private:
+  ExampleOrder::Options order_options() const {
+    return {.examples = sequences_.count(), .batch_sequences = recipe_.batch_sequences, .seed = recipe_.seed};
+  }
+  const dense::TextVectors* text() const { return text_ ? &*text_ : nullptr; }
+
+  JobContext& context_;
+  dense::UserLog log_;
+  dense::Sequences sequences_;
+  DenseRecipe recipe_;
+  std::optional<dense::TextVectors> text_;
+  ExampleOrder order_;
+  TuneState state_;
+  dense::ItemRows rows_;
+  std::vector<float> gradient_;    // of all that is trained
+  std::vector<Decoder> decoders_;  // by slot of the reducer
+};
+
+}  // namespace
+
+JobOutcome run_dense(JobContext& context) {
+  DenseTrainer trainer(context);
+  return train_in_lanes(context, trainer);
+}
+
+}  // namespace collimate
