@@ -22,6 +22,8 @@ TrainingExamples::TrainingExamples(const std::filesystem::path& path, int64_t vo
       tokens_(file_.i32("tokens", {-1})),
       offsets_(file_.i64("offsets", {-1})),
       label_mask_(file_.u8("label_mask", {static_cast<int64_t>(tokens_.size())})) {
+  if (file_.has("groups"))
+    fail_bad_input("train_examples: expected no groups, got some; set the weight of the ranking task to 0");
   check(vocabulary);
 }
 
