@@ -146,6 +146,7 @@ const tune = fields({
   epsilon: positive(),
   clipNorm: positive(),
   dropout: fraction(),
+  preferenceBeta: positive().describe('Of the ranking task (S-DPO): how sharply chosen items are told from sampled ones.'),
   precision: z
     .enum(['fp32', 'bf16'])
     .describe(

@@ -96,6 +96,8 @@ export type TuneRecipe = {
   epsilon: number;
   clipNorm: number;
   dropout: number;
+  /** How sharply the ranking task tells chosen from sampled items; S-DPO's β. */
+  preferenceBeta: number;
   /** Of matrix products in training: `bf16` needs workers whose processors have it; sums and weights stay fp32. */
   precision: 'fp32' | 'bf16';
   seed: number;
@@ -202,6 +204,7 @@ export function defaultRecipes(
       epsilon: 1e-8,
       clipNorm: 1,
       dropout: 0.1,
+      preferenceBeta: 0.1,
       precision: 'fp32',
       seed,
     },

@@ -17,6 +17,7 @@
 #include "core/failure.h"
 #include "core/job.h"
 #include "core/jobs/lane_plan.h"
+#include "core/jobs/reference_pass.h"
 #include "core/jobs/regrouping.h"
 #include "core/jobs/state_sync.h"
 #include "core/jobs/tune_recipe.h"
@@ -94,6 +95,9 @@ class Tuner {
         examples_(context.input("train_examples"), vocabulary_.tokens),
         order_({.examples = examples_.count(), .batch_sequences = recipe_.batch_sequences, .seed = recipe_.seed}),
         state_(make_parameters(context, recipe_, vocabulary_), recipe_.optimizer) {
+    // Before any other weights take the place of those that training begins with.
+    reference_ = reference_log_probabilities(
+        context, {.examples = examples_, .parameters = state_.parameters, .bf16 = recipe_.bf16});
     if (context.spec().join_survivors) {
       state_.step = -1;
     } else if (context.spec().resume_dir) {
@@ -143,7 +147,7 @@ class Tuner {
     reducer_.reset();  // first, so that what it held counts as free
     reducer_.emplace(LaneReducer::Options{.lanes = recipe_.lanes,
                                           .elements = state_.parameters.trained_elements(),
-                                          .scalars = 1,
+                                          .scalars = 1 + static_cast<int>(examples_.task_names().size()),
                                           .transport = context_.transport(),
                                           .pool = &context_.pool()});
     const bool taken = synchronise(context_.transport(), context_.pool(), state_.replicated());
@@ -156,22 +160,22 @@ class Tuner {
   // Returns the control flags that the ranks agreed on.
   uint32_t train_one_step() {
     const std::vector<int64_t> batch = order_.batch(state_.step);
-    int64_t labels = 0, tokens = 0;
+    int64_t terms = 0, tokens = 0;
     for (const int64_t example : batch) {
-      labels += examples_.labels_of(example);
+      terms += examples_.terms_of(example);
       tokens += examples_.tokens_of(example);
     }
     progress().enter(JobPhase::computing);
     const auto started = std::chrono::steady_clock::now();
     context_.throw_if_interrupted();
-    reducer_->compute(lane_plan_.at_once, [&](const LaneReducer::Lane& lane) { return run_lane(batch, lane, labels); });
+    reducer_->compute(lane_plan_.at_once, [&](const LaneReducer::Lane& lane) { return run_lane(batch, lane, terms); });
     const double compute_seconds = seconds_since(started);
     progress().enter(JobPhase::reducing);
     const auto computed = std::chrono::steady_clock::now();
     const LaneReducer::Result sum = reduce();
     const double reduce_seconds = seconds_since(computed);
     progress().enter(JobPhase::updating);
-    const double loss = sum.scalars[0] / static_cast<double>(labels);
+    const double loss = sum.scalars[0] / static_cast<double>(terms);
     const double norm = std::sqrt(ops::sum_squares(context_.pool(), sum.gradient));
     check_finite(loss, norm, batch);
     const double learning_rate = recipe_.schedule.at(state_.step);
@@ -182,15 +186,29 @@ class Tuner {
     state_.losses.push_back(static_cast<float>(loss));
     ++state_.step;
     progress().step.store(state_.step);
-    context_.host().on_step(state_.step, recipe_.steps,
-                            {{"loss", loss},
-                             {"learning_rate", learning_rate},
-                             {"grad_norm", norm},
-                             {"tokens", static_cast<double>(tokens)},
-                             {"samples", static_cast<double>(batch.size())},
-                             {"compute_seconds", compute_seconds},
-                             {"reduce_seconds", reduce_seconds}});
+    std::map<std::string, double> metrics{{"loss", loss},
+                                          {"learning_rate", learning_rate},
+                                          {"grad_norm", norm},
+                                          {"tokens", static_cast<double>(tokens)},
+                                          {"samples", static_cast<double>(batch.size())},
+                                          {"compute_seconds", compute_seconds},
+                                          {"reduce_seconds", reduce_seconds}};
+    add_task_losses(metrics, batch, sum.scalars);
+    context_.host().on_step(state_.step, recipe_.steps, metrics);
     return sum.control;
+  }
+
+  // The loss of each task that the batch has, over its own terms.
+  void add_task_losses(std::map<std::string, double>& metrics, const std::vector<int64_t>& batch,
+                       const std::vector<double>& sums) const {
+    const std::vector<std::string>& names = examples_.task_names();
+    std::vector<int64_t> terms(names.size(), 0);
+    if (names.empty()) return;
+    for (const int64_t example : batch)
+      terms[static_cast<size_t>(examples_.task_of(example))] += examples_.terms_of(example);
+    for (size_t task = 0; task < names.size(); ++task) {
+      if (terms[task] > 0) metrics["loss_" + names[task]] = sums[1 + task] / static_cast<double>(terms[task]);
+    }
   }
 
   // A flag that the host has handed out must not go under with a reduction that breaks.
@@ -202,18 +220,37 @@ class Tuner {
     return sum;
   }
 
-  std::vector<double> run_lane(const std::vector<int64_t>& batch, const LaneReducer::Lane& lane, int64_t labels) {
+  // The lane's sum of losses, and each task's part of it.
+  std::vector<double> run_lane(const std::vector<int64_t>& batch, const LaneReducer::Lane& lane, int64_t terms) {
     context_.throw_if_interrupted();
     PackedBatch packed;
+    std::vector<int64_t> label_ends;  // by example
     const LaneSlice slice = lane_slice(recipe_.batch_sequences, recipe_.lanes, lane.number);
-    for (int64_t j = slice.begin; j < slice.end; ++j) examples_.append_to(packed, batch[static_cast<size_t>(j)]);
+    for (int64_t j = slice.begin; j < slice.end; ++j) {
+      examples_.append_to(packed, batch[static_cast<size_t>(j)], reference_);
+      label_ends.push_back(packed.labels());
+    }
+    std::vector<double> label_losses(static_cast<size_t>(packed.labels()));
     Decoder& decoder = decoders_[static_cast<size_t>(lane.slot)];
-    return {decoder.forward_backward(packed, {.loss_scale = static_cast<float>(1.0 / static_cast<double>(labels)),
-                                              .dropout = {.probability = static_cast<float>(recipe_.dropout),
-                                                          .seed = recipe_.seed,
-                                                          .step = state_.step,
-                                                          .lane = lane.number},
-                                              .gradient = lane.gradient})};
+    const double loss =
+        decoder.forward_backward(packed, {.loss_scale = static_cast<float>(1.0 / static_cast<double>(terms)),
+                                          .dropout = {.probability = static_cast<float>(recipe_.dropout),
+                                                      .seed = recipe_.seed,
+                                                      .step = state_.step,
+                                                      .lane = lane.number},
+                                          .gradient = lane.gradient,
+                                          .preference_beta = recipe_.preference_beta,
+                                          .label_losses = label_losses});
+    std::vector<double> sums(1 + examples_.task_names().size(), 0.0);
+    sums[0] = loss;
+    if (sums.size() == 1) return sums;
+    size_t label = 0;
+    for (int64_t j = slice.begin; j < slice.end; ++j) {
+      double& sum = sums[1 + static_cast<size_t>(examples_.task_of(batch[static_cast<size_t>(j)]))];
+      const auto end = static_cast<size_t>(label_ends[static_cast<size_t>(j - slice.begin)]);
+      for (; label < end; ++label) sum += label_losses[label];
+    }
+    return sums;
   }
 
   // A lane to each thread wastes less than all threads on one lane, if there are lanes enough and memory for their
@@ -323,6 +360,7 @@ class Tuner {
   TrainingExamples examples_;
   ExampleOrder order_;
   TuneState state_;
+  std::vector<double> reference_;            // by sequence; empty without groups
   std::optional<LaneReducer> reducer_;       // of the gang that this rank is in
   std::optional<Bf16Weights> bf16_weights_;  // packed from the parameters; empty in fp32
   std::vector<Decoder> decoders_;            // by slot of the reducer
