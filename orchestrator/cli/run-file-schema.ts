@@ -146,7 +146,9 @@ const tune = fields({
   epsilon: positive(),
   clipNorm: positive(),
   dropout: fraction(),
-  preferenceBeta: positive().describe('Of the ranking task (S-DPO): how sharply chosen items are told from sampled ones.'),
+  preferenceBeta: positive().describe(
+    'Of the ranking task (S-DPO): how sharply chosen items are told from sampled ones.',
+  ),
   precision: z
     .enum(['fp32', 'bf16'])
     .describe(
