@@ -151,6 +151,27 @@ Run head_norm_backward(OnDevice& t) {
                                            .dweight = t.f32("dweight")}] { cuda::head_norm_backward(t.device, args); };
 }
 
+Run unit_rows_forward(OnDevice& t) {
+  return [&t, args = ops::UnitRowsForward{.rows = t.dim("x", 0),
+                                          .dim = t.dim("x", 1),
+                                          .length = t.real("length"),
+                                          .x = t.f32("x"),
+                                          .y = t.f32("y"),
+                                          .inverse_length = t.f32("inverse_length")}] {
+    cuda::unit_rows_forward(t.device, args);
+  };
+}
+
+Run unit_rows_backward(OnDevice& t) {
+  return [&t, args = ops::UnitRowsBackward{.rows = t.dim("y", 0),
+                                           .dim = t.dim("y", 1),
+                                           .length = t.real("length"),
+                                           .y = t.f32("y"),
+                                           .inverse_length = t.f32("inverse_length"),
+                                           .dy = t.f32("dy"),
+                                           .dx = t.f32("dx")}] { cuda::unit_rows_backward(t.device, args); };
+}
+
 Run swiglu_forward(OnDevice& t) {
   return
       [&t, args = ops::SwiGluForward{
@@ -447,6 +468,7 @@ Run cross_entropy(OnDevice& t) {
                                        .logits = t.f32("logits"),
                                        .targets = t.i32("targets"),
                                        .scale = t.real("scale"),
+                                       .row_scales = t.f32("row_scales"),
                                        .losses = t.f64("losses")}] { cuda::cross_entropy(t.device, args); };
 }
 
@@ -632,7 +654,9 @@ const std::map<std::string, Load>& loads() {
                                                  {"spread", spread},
                                                  {"sum_squares", sum_squares},
                                                  {"swiglu_backward", swiglu_backward},
-                                                 {"swiglu_forward", swiglu_forward}};
+                                                 {"swiglu_forward", swiglu_forward},
+                                                 {"unit_rows_backward", unit_rows_backward},
+                                                 {"unit_rows_forward", unit_rows_forward}};
   return table;
 }
 

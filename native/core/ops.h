@@ -252,7 +252,8 @@ struct CrossEntropy {
   float* logits = nullptr;           // [N, V]; replaced by scale * dloss/dlogits
   const int32_t* targets = nullptr;  // [N]
   float scale = 1.0f;
-  double* losses = nullptr;  // [N]: -log softmax(logits)[target], not scaled
+  const float* row_scales = nullptr;  // [N], in place of `scale`; null: one for all
+  double* losses = nullptr;           // [N]: -log softmax(logits)[target], not scaled
 };
 void cross_entropy(Pool& pool, const CrossEntropy& args);
 

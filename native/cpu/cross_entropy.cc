@@ -35,8 +35,9 @@ void one_row(const CrossEntropy& args, int64_t row) {
   args.losses[row] =
       finite ? log_f64(static_cast<double>(total)) + (static_cast<double>(top) - static_cast<double>(target_logit))
              : static_cast<double>(NAN);
-  scale_row(logits, args.scale / total, vocabulary);
-  logits[target] -= args.scale;
+  const float scale = args.row_scales != nullptr ? args.row_scales[row] : args.scale;
+  scale_row(logits, scale / total, vocabulary);
+  logits[target] -= scale;
 }
 
 }  // namespace

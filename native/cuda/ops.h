@@ -20,6 +20,8 @@ void rmsnorm_forward(Device& device, const ops::RmsNormForward& args);
 void rmsnorm_backward(Device& device, const ops::RmsNormBackward& args);
 void head_norm_forward(Device& device, const ops::HeadNormForward& args);
 void head_norm_backward(Device& device, const ops::HeadNormBackward& args);
+void unit_rows_forward(Device& device, const ops::UnitRowsForward& args);
+void unit_rows_backward(Device& device, const ops::UnitRowsBackward& args);
 
 // ops::Rope, with the table [positions, D/2] on the device.
 struct Rope {

@@ -26,10 +26,11 @@ __global__ void cross_entropy_rows(ops::CrossEntropy args) {
   for (int64_t v = threadIdx.x; v < args.vocabulary; v += kThreads) total += exp_f32(logits[v] - top);
   total = block_sum<kThreads>(total, sums);
   const float bad = block_sum<kThreads>(finite ? 0.0f : 1.0f, sums);
-  const float factor = args.scale / total;
+  const float scale = args.row_scales ? args.row_scales[row] : args.scale;
+  const float factor = scale / total;
   for (int64_t v = threadIdx.x; v < args.vocabulary; v += kThreads) {
     const float gradient = exp_f32(logits[v] - top) * factor;
-    logits[v] = v == target ? gradient - args.scale : gradient;
+    logits[v] = v == target ? gradient - scale : gradient;
   }
   // A NaN or infinite logit must reach the loss even where exp would hide it.
   if (threadIdx.x == 0)

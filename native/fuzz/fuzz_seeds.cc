@@ -30,14 +30,19 @@ void write_tensors(const std::filesystem::path& path) {
   writer.write(path);
 }
 
-void write_examples(const std::filesystem::path& path) {
+void write_examples(const std::filesystem::path& path, bool grouped) {
   const std::vector<int32_t> tokens{1, 2, 3, 4, 5};
-  const std::vector<int64_t> offsets{0, 2, 5};
-  const std::vector<uint8_t> mask{0, 1, 0, 0, 1};
+  const std::vector<int64_t> offsets{0, 2, 5}, groups{0, 2};
+  const std::vector<uint8_t> mask{0, 1, 0, 0, 1}, tasks{1};
   SafetensorsWriter writer;
   writer.add_i32("tokens", {5}, tokens);
   writer.add_i64("offsets", {3}, offsets);
   writer.add("label_mask", DType::u8, {5}, mask.data());
+  if (grouped) {
+    writer.add_i64("groups", {2}, groups);
+    writer.add("tasks", DType::u8, {1}, tasks.data());
+    writer.set_metadata("tasks", "sequential ranking");
+  }
   writer.write(path);
 }
 
@@ -64,6 +69,7 @@ Json tune_recipe() {
           {"beta2", 0.95},
           {"epsilon", 1e-8},
           {"clipNorm", 1.0},
+          {"preferenceBeta", 0.1},
           {"dropout", 0.1},
           {"precision", "fp32"},
           {"seed", 5}};
@@ -78,7 +84,8 @@ int main(int argc, char** argv) {
   }
   const std::filesystem::path root = argv[1];
   write_tensors(folder_of(root, "fuzz_safetensors") / "seed");
-  write_examples(folder_of(root, "fuzz_train_examples") / "seed");
+  write_examples(folder_of(root, "fuzz_train_examples") / "seed", false);
+  write_examples(folder_of(root, "fuzz_train_examples") / "seed_grouped", true);
   const auto specs = folder_of(root, "fuzz_job_spec");
   const Json job = {{"kind", "tune"},
                     {"recipe", tune_recipe()},

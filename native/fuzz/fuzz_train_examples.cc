@@ -14,6 +14,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       examples.append_to(batch, example);
       if (batch.rows() != examples.tokens_of(example) || batch.labels() != examples.labels_of(example))
         __builtin_trap();
+      if (batch.groups.size() != (examples.is_group(example) ? 1U : 0U)) __builtin_trap();
+      if (!examples.task_names().empty() &&
+          static_cast<size_t>(examples.task_of(example)) >= examples.task_names().size())
+        __builtin_trap();
       for (const int32_t token : batch.tokens)
         if (token < 0 || token >= kVocabulary) __builtin_trap();
     }

@@ -76,6 +76,7 @@ inline Json toy_recipe(int64_t steps) {
           {"epsilon", 1e-8},
           {"clipNorm", 1.0},
           {"dropout", 0.1},
+          {"preferenceBeta", 0.1},
           {"precision", "fp32"},
           {"seed", 5}};
 }

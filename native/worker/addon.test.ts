@@ -240,6 +240,7 @@ async function tuneJob(name: string, changes: Partial<NativeJobOptions> = {}): P
       epsilon: 1e-8,
       clipNorm: 1,
       dropout: 0.1,
+      preferenceBeta: 0.1,
       precision: 'fp32',
       seed: 5,
     },

@@ -8,6 +8,7 @@
 import { z } from 'zod';
 
 import { INGEST_FORMATS, LORA_TARGETS } from '../recommender/recipes.js';
+import { TEXT_FIELDS } from '../recommender/tasks/task-recipes.js';
 
 const count = (max = 1_000_000_000) => z.int().min(1).max(max);
 const whole = (max = 1_000_000_000) => z.int().min(0).max(max);
@@ -85,10 +86,31 @@ const codebooks = fields({
   seed: seed(),
 });
 
+const weight = () => z.number().min(0).max(1_000).describe('Examples per training sequence; 0: none.');
+const wordings = () => z.array(z.string().min(1)).min(1);
+
 const render = fields({
   vocabularySize: z.int().min(260).max(1_000_000).describe('Text tokens of the learned tokenizer.'),
   historyItemsMax: count(10_000).describe('Newest items of a history that a prompt holds.'),
-  templates: z.array(z.string().min(1)).min(1),
+  tasks: fields({
+    sequential: fields({ weight: weight(), templates: wordings() }),
+    text: fields({ weight: weight(), templates: wordings() }),
+    query: fields({
+      weight: weight(),
+      templates: wordings(),
+      intentions: wordings().describe('Wordings with {words}, {brand}, {category}, {keywords} of an item.'),
+    }),
+    negative: fields({ weight: weight(), templates: wordings() }),
+    ranking: fields({
+      weight: weight(),
+      templates: wordings(),
+      negatives: count(64).describe('Sampled items beside each chosen one.'),
+    }),
+  }).describe(
+    'Alignment tasks: examples for every training sequence, and wordings ("prompt {placeholder} => {answer}").',
+  ),
+  textOrder: z.array(z.enum(TEXT_FIELDS)).min(1).describe('Fields that {text} is made of, in their order.'),
+  textTokensMax: count(10_000).describe('Tokens of one text in an example.'),
   seed: seed(),
 });
 
@@ -137,6 +159,9 @@ const tune = fields({
   epsilon: positive(),
   clipNorm: positive(),
   dropout: fraction(),
+  preferenceBeta: positive().describe(
+    'Of the ranking task (S-DPO): how sharply chosen items are told from sampled ones.',
+  ),
   precision: z
     .enum(['fp32', 'bf16'])
     .describe(

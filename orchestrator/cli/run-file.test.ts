@@ -84,6 +84,11 @@ describe('errors name file, line and column', () => {
       `${SIMULATED}rank: { beams: [64, 0, 50, 50] }\n`,
       'run.yaml:3:21: rank.beams.1: expected a number at least 1, got 0',
     ],
+    [
+      'a template that gives its answer away',
+      `${SIMULATED}render:\n  tasks:\n    text: { templates: ['{history}: {title} => {item}'] }\n`,
+      'run.yaml:5:25: render.tasks.text.templates.0: expected nothing of the next item before the "=>"',
+    ],
     ['a missing data folder', 'name: t\ndata: no-such-folder\n', 'run.yaml:2:7: data: expected a data folder at'],
     [
       'a missing model folder',

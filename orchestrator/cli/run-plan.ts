@@ -10,6 +10,8 @@ import { basename, join, resolve } from 'node:path';
 import { type Digest, type RunPlan } from '../../workflows/contract.js';
 import { BadInputError } from '../recommender/domain-job.js';
 import { type RecipeOverrides, type Recipes, resolveRecipes, type TuneOverrides } from '../recommender/recipes.js';
+import { parseTasks } from '../recommender/tasks/registry.js';
+import { WordingError } from '../recommender/tasks/template.js';
 import { type AdapterSource, conflictsWith, requireAdapterFolder } from './adapter-source.js';
 import { CliError } from './cli-error.js';
 import { recogniseDataFolder, requireDataFile, requireModelFolder } from './data-source.js';
@@ -276,7 +278,17 @@ function checkRecipes(recipes: Recipes): Finding[] {
     ['codebooks', 'collaborativeWeight'],
     'expected a weight above 0 for behaviour or for text, got none',
   );
-  return findings;
+  return [...findings, ...checkWordings(recipes)];
+}
+
+function checkWordings({ render }: Recipes): Finding[] {
+  try {
+    parseTasks(render.tasks);
+    return [];
+  } catch (error) {
+    if (error instanceof WordingError) return [{ path: [...error.path], message: error.problem }];
+    throw error;
+  }
 }
 
 function checkFleet(fleet: RunPlan['fleet']): Finding[] {

@@ -30,6 +30,8 @@ export interface PromptTokenizer {
   vocabularySize: number;
   /** First token of every example, or null where the base model has none. */
   bosToken: number | null;
+  /** Ends an answer of text, or null where the base model has none. */
+  eosToken: number | null;
   encode(text: string): number[];
 }
 
@@ -53,7 +55,11 @@ export function learnedPromptTokenizer(
   const learned = learnTokenizer(texts, { wordings, vocabularySize });
   const firstItemToken = learned.tokens.length;
   const file = tokenizerFile(learned, itemTokenEntries({ ...shape, firstId: firstItemToken }));
-  return promptTokenizer(file, { firstItemToken, shape, bosToken: learned.tokens.indexOf(SPECIAL_TOKENS.bos) });
+  const specials = {
+    bosToken: learned.tokens.indexOf(SPECIAL_TOKENS.bos),
+    eosToken: learned.tokens.indexOf(SPECIAL_TOKENS.eos),
+  };
+  return promptTokenizer(file, { firstItemToken, shape, ...specials });
 }
 
 /** `tokenizerJson` and `configJson`: the parsed files of a Hugging Face model directory. */
@@ -63,7 +69,7 @@ export function extendedPromptTokenizer(
 ): PromptTokenizer {
   const base = tokenizerJson as
     { added_tokens?: { id: number; content: string }[]; model?: { vocab?: Record<string, number> } } | undefined;
-  const config = configJson as { vocab_size?: unknown; bos_token_id?: unknown } | undefined;
+  const config = configJson as { vocab_size?: unknown; bos_token_id?: unknown; eos_token_id?: unknown } | undefined;
   const vocab = base?.model?.vocab;
   if (vocab === undefined || typeof config?.vocab_size !== 'number') {
     throw new BadInputError('base model: expected tokenizer.json with model.vocab and config.json with vocab_size');
@@ -86,12 +92,20 @@ export function extendedPromptTokenizer(
   const byId = [...itemTokens, ...unused].sort((a, b) => a.id - b.id);
   const file = { ...base, added_tokens: [...added, ...byId] };
   const bosToken = typeof config.bos_token_id === 'number' ? config.bos_token_id : null;
-  return promptTokenizer(file, { firstItemToken, shape, bosToken });
+  // Chat models list several; the first one ends a text.
+  const [eos] = [config.eos_token_id].flat();
+  const eosToken = typeof eos === 'number' ? eos : null;
+  return promptTokenizer(file, { firstItemToken, shape, bosToken, eosToken });
 }
 
 function promptTokenizer(
   file: object,
-  { firstItemToken, shape, bosToken }: { firstItemToken: number; shape: ItemCodesShape; bosToken: number | null },
+  {
+    firstItemToken,
+    shape,
+    bosToken,
+    eosToken,
+  }: { firstItemToken: number; shape: ItemCodesShape; bosToken: number | null; eosToken: number | null },
 ): PromptTokenizer {
   const end = firstItemToken + shape.levels * shape.codes;
   const tokenizer = new HubTokenizer(file, {});
@@ -100,6 +114,7 @@ function promptTokenizer(
     firstItemToken,
     vocabularySize: roundedUp(end),
     bosToken,
+    eosToken,
     encode: (text) => tokenizer.encode(text, { add_special_tokens: false }).ids,
   };
 }

@@ -8,6 +8,8 @@ export type CatalogueItem = {
   categories: string;
   keywords: string;
   description: string;
+  /** What a shopper who looks for it might type, where the items file has it. */
+  intention?: string;
 };
 
 const TEXT_FIELDS = ['item', 'title', 'brand', 'categories', 'keywords', 'description'] as const;
@@ -27,7 +29,13 @@ export async function readUsers(path: string): Promise<string[]> {
 }
 
 /** All text of an item on one line, the beginning of the description only. */
-export function itemTextOf({ title, brand, categories, keywords, description }: Omit<CatalogueItem, 'item'>): string {
+export function itemTextOf({
+  title,
+  brand,
+  categories,
+  keywords,
+  description,
+}: Omit<CatalogueItem, 'item' | 'intention'>): string {
   return [title, brand, categories, keywords, description.slice(0, DESCRIPTION_CHARACTERS_MAX)]
     .filter((part) => part !== '')
     .join(' ');
@@ -36,5 +44,6 @@ export function itemTextOf({ title, brand, categories, keywords, description }: 
 function asCatalogueItem(value: unknown): CatalogueItem | null {
   if (typeof value !== 'object' || value === null) return null;
   const fields = value as Record<string, unknown>;
+  if (fields['intention'] !== undefined && typeof fields['intention'] !== 'string') return null;
   return TEXT_FIELDS.every((name) => typeof fields[name] === 'string') ? (value as CatalogueItem) : null;
 }

@@ -14,9 +14,17 @@ export interface ImportedText {
   categories: string;
   keywords: string;
   description: string;
+  /** Only where the items file has one. */
+  intention?: string;
 }
 
 export const NO_TEXT: ImportedText = { title: '', brand: '', categories: '', keywords: '', description: '' };
+
+/** The optional column: nothing where it is empty, so that catalogues without it stay as they are. */
+export function intentionOf(cell: string | undefined): { intention?: string } {
+  const intention = cell?.trim() ?? '';
+  return intention === '' ? {} : { intention };
+}
 
 export interface CoreLimits {
   minEventsPerUser: number;

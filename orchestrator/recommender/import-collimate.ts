@@ -1,5 +1,5 @@
 /** Import of Collimate's own NDJSON: one event or one item a line. An event of an item that the items file lacks is malformed. */
-import { type EventLog, type ImportedText } from './event-log.js';
+import { type EventLog, type ImportedText, intentionOf } from './event-log.js';
 import { parseJson, readLines } from './files.js';
 import { type AuditReport, ImportAudit } from './import-audit.js';
 
@@ -43,6 +43,7 @@ export async function importCollimateItems(path: string, into: Map<string, Impor
         categories,
         keywords: field('keywords'),
         description: field('description'),
+        ...intentionOf(field('intention')),
       });
       audit.usable();
     }

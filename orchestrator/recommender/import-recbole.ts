@@ -2,7 +2,7 @@
  * Import of RecBole atomic files: tab-separated, with typed header cells (`user_id:token`). Without a timestamp column the order
  * in the file is the time.
  */
-import { type EventLog, type ImportedText } from './event-log.js';
+import { type EventLog, type ImportedText, intentionOf } from './event-log.js';
 import { type AuditReport, ImportAudit } from './import-audit.js';
 import { readTable } from './tab-separated.js';
 
@@ -40,6 +40,7 @@ export async function importRecBoleItems(path: string, into: Map<string, Importe
       categories: cell('categories', 'category', 'genre', 'class') ?? '',
       keywords: cell('keywords', 'tags') ?? '',
       description: cell('description') ?? '',
+      ...intentionOf(cell('intention')),
     });
     audit.usable();
   }

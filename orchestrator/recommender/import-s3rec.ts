@@ -1,5 +1,5 @@
 /** Import of S3-Rec lines (`user item item …`, oldest first) and their tab-separated items; the order in the file is the time. */
-import { type EventLog, type ImportedText } from './event-log.js';
+import { type EventLog, type ImportedText, intentionOf } from './event-log.js';
 import { readLines } from './files.js';
 import { type AuditReport, ImportAudit } from './import-audit.js';
 import { readTable } from './tab-separated.js';
@@ -35,6 +35,7 @@ export async function importS3RecItems(path: string, into: Map<string, ImportedT
       categories: cell('categories') ?? '',
       keywords: cell('keywords') ?? '',
       description: cell('description') ?? '',
+      ...intentionOf(cell('intention')),
     });
     audit.usable();
   }

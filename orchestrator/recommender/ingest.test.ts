@@ -132,6 +132,25 @@ describe('ingest of each format', () => {
     });
   });
 
+  it('takes the intention column of each format, and leaves items without one as they are', async () => {
+    const files: Omit<Case, 'interactions'>[] = [
+      { format: 'collimate', items: '{"item":"a","intention":" gift "}\n{"item":"b"}\n{"item":"c","intention":""}\n' },
+      { format: 's3rec', items: 'item_id\ttitle\tintention\na\t\tgift\nb\t\t\nc\t\t\n' },
+      { format: 'recbole', items: 'item_id:token\tintention:token_seq\na\tgift\nb\t\nc\t\n' },
+    ];
+    const interactions = {
+      collimate: ['a', 'b', 'c'].map((item, time) => event('u', item, time)).join('\n'),
+      s3rec: 'u a b c\n',
+      recbole: 'user_id:token\titem_id:token\nu\ta\nu\tb\nu\tc\n',
+      amazon: '',
+    };
+    for (const file of files) {
+      const { catalogue } = await ingested({ ...file, interactions: interactions[file.format] });
+      expect(catalogue.map((item) => item.intention)).toEqual(['gift', undefined, undefined]);
+      expect(catalogue.map((item) => 'intention' in item)).toEqual([true, false, false]);
+    }
+  });
+
   it('removes short users and rare items until nothing changes', async () => {
     // d is rare; without d user w is short; without w item c is rare.
     const lines = ['u a b a b', 'v b a b a', 'w c a d', 'x c a b'];

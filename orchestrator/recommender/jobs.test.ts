@@ -7,7 +7,7 @@ import { eventsOf, knownEventsOf, readDataset, targetOf } from './dataset.js';
 import { type EvaluationReport } from './evaluation.js';
 import { domainJobs } from './jobs.js';
 import { historyHashOf, type PublishedList } from './published-lists.js';
-import { defaultRecipes } from './recipes.js';
+import { defaultRecipes, resolveRecipes } from './recipes.js';
 import { SafetensorsFile, writeSafetensors } from './safetensors.js';
 import { TestFolder } from './test-folder.js';
 
@@ -180,6 +180,45 @@ describe('text vectors that a user brings', () => {
     await expect(job()).rejects.toThrow(/expected ids of the catalogue such as .*7.*, got none of them but 1, 2, 3/);
     await writeSafetensors(brought, { vectors, item_id: { shape: [3], data: Int32Array.of(7, 7, 8) } });
     await expect(job()).rejects.toThrow(/expected one row an item, got 1 ids twice/);
+  });
+});
+
+describe('render with every task', () => {
+  it('gives examples that a tokenizer of its own reads back, with tasks and groups', { timeout: 20_000 }, async () => {
+    const shop = await run('simulate', SIMULATE, {});
+    const data = await run('ingest', RECIPES.ingest, {
+      interactions: shop['interactions'] ?? '',
+      items: shop['items'] ?? '',
+    });
+    const items = readDataset(await SafetensorsFile.open(data['dataset'] ?? ''), 'dataset').itemCount;
+    const { tasks } = resolveRecipes({
+      render: {
+        tasks: { text: { weight: 1 }, query: { weight: 1 }, negative: { weight: 1 }, ranking: { weight: 0.5 } },
+      },
+    }).render;
+    const rendered = await run('render', { ...RECIPES.render, tasks }, { ...data, codes: await codesFor(items) });
+    const file = await SafetensorsFile.open(rendered['train_examples'] ?? '');
+    const task = file.u8('tasks', [-1]).data;
+    const { data: groups } = file.i64('groups', [task.length + 1]);
+    expect(file.metadata['tasks']).toBe('sequential text query negative ranking');
+    expect(new Set(task)).toEqual(new Set([0, 1, 2, 3, 4]));
+    task.forEach((number, example) => {
+      expect((groups[example + 1] ?? 0) - (groups[example] ?? 0)).toBe(number === 4 ? 4 : 1);
+    });
+    const vocabulary = await SafetensorsFile.open(rendered['vocabulary'] ?? '');
+    const [size = 0] = vocabulary.i64('sizes', [2]).data;
+    expect(file.i32('tokens', [-1]).data.every((token) => token >= 0 && token < size)).toBe(true);
+  });
+
+  it('refuses an unknown field of the text and a weight that is none', async () => {
+    const inputs = { dataset: '', catalogue: '', codes: '' };
+    await expect(run('render', { ...RECIPES.render, textOrder: ['title', 'price'] }, inputs)).rejects.toThrow(
+      /render\.textOrder: expected a list of different ones of title, brand, categories, keywords, description/,
+    );
+    const tasks = { ...RECIPES.render.tasks, text: { weight: -1, templates: ['{title} => {item}'] } };
+    await expect(run('render', { ...RECIPES.render, tasks }, inputs)).rejects.toThrow(
+      /render\.tasks\.text\.weight: expected a number ≥ 0, got -1/,
+    );
   });
 });
 

@@ -1,8 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import { datasetFromSequences } from './dataset.js';
-import { publishPromptTensors, testPromptTensors, trainExampleTensors, windowsOf } from './prompts.js';
+import { type Dataset, datasetFromSequences } from './dataset.js';
+import { type PromptForm, publishPromptTensors, testPromptTensors, windowsOf } from './prompts.js';
 import { encodeSafetensors, SafetensorsFile, type Tensor } from './safetensors.js';
 import { itemTokenIds, readSemanticIds } from './semantic-ids.js';
+import { ExampleSet } from './tasks/example-set.js';
+import { addSequentialExamples } from './tasks/sequential.js';
 
 /** Items 0…19 of two tokens: 100 + item and 200 + item. */
 const ITEM_TOKENS = Int32Array.from({ length: 40 }, (_, i) => (i % 2 === 0 ? 100 : 200) + Math.floor(i / 2));
@@ -16,6 +18,12 @@ const FORM = {
   historyItemsMax: 3,
   seed: 5,
 };
+
+function trainExampleTensors(dataset: Dataset, form: PromptForm, weight = 1): Record<string, Tensor> {
+  const examples = new ExampleSet();
+  addSequentialExamples(examples, { dataset, form, weight });
+  return examples.tensors().tensors;
+}
 
 function sequencesOf(tensors: Record<string, Tensor>, name = 'tokens'): number[][] {
   const offsets = Array.from(tensors['offsets']?.data ?? [], Number);

@@ -1,14 +1,11 @@
 /**
- * The sequential task as token sequences: `<bos>`, the words of a template, then the item tokens of consecutive events.
+ * Prompts of the sequential task as token sequences: `<bos>`, the words of a template, then the item tokens of a history.
  *
- * 1. One training example teaches every prefix at once: the tokens of each item after the first are labels.
- * 2. A training sequence of more than historyItemsMax + 1 items is cut into windows from its end; neighbours share one item, so
- *    that every event but a user's first is a label exactly once.
- * 3. A prompt is a prefix of the training form: the latest historyItemsMax known events behind the words of the first template.
- * 4. The template of a training example is drawn by (seed, user, window).
+ * 1. A prompt is a prefix of the training form (tasks/sequential.ts): the latest historyItemsMax known events behind the words
+ *    of the first template.
  */
-import { type Dataset, EVENTS_FOR_TEST_MIN, eventsOf, int64, knownEventsOf, trainingEventsOf } from './dataset.js';
-import { RANDOM_SITES, uniformAt } from './random.js';
+import { type Dataset, EVENTS_FOR_TEST_MIN, eventsOf, knownEventsOf } from './dataset.js';
+import { PackedSequences } from './packed-sequences.js';
 import { type Tensor } from './safetensors.js';
 
 export interface PromptForm {
@@ -19,23 +16,6 @@ export interface PromptForm {
   levels: number;
   historyItemsMax: number;
   seed: number;
-}
-
-export function trainExampleTensors(dataset: Dataset, form: PromptForm): Record<string, Tensor> {
-  const packed = new PackedSequences();
-  const mask: number[] = [];
-  for (let user = 0; user < dataset.userCount; user += 1) {
-    windowsOf(trainingEventsOf(dataset, user), form.historyItemsMax + 1).forEach((window, number) => {
-      const draw = uniformAt({ seed: form.seed, site: RANDOM_SITES.templateChoice, stream: user }, number);
-      const words = form.templates[Math.floor(draw * form.templates.length)] ?? [];
-      const unlabelled = words.length + form.levels;
-      const labelled = (window.length - 1) * form.levels;
-      packed.push(words, tokensOf(window, form));
-      for (let i = 0; i < unlabelled; i += 1) mask.push(0);
-      for (let i = 0; i < labelled; i += 1) mask.push(1);
-    });
-  }
-  return { ...packed.tensors(), label_mask: { shape: [mask.length], data: Uint8Array.from(mask) } };
 }
 
 /** Prompts for the test event of every user that has one. */
@@ -59,6 +39,18 @@ export function windowsOf(events: Int32Array, itemsMax: number): Int32Array[] {
   return windows;
 }
 
+export function tokensOfItems(
+  items: ArrayLike<number>,
+  { itemTokens, levels }: Pick<PromptForm, 'itemTokens' | 'levels'>,
+): Int32Array {
+  const tokens = new Int32Array(items.length * levels);
+  for (let i = 0; i < items.length; i += 1) {
+    const item = items[i] ?? 0;
+    tokens.set(itemTokens.subarray(item * levels, (item + 1) * levels), i * levels);
+  }
+  return tokens;
+}
+
 function promptTensors(
   dataset: Dataset,
   form: PromptForm,
@@ -69,31 +61,8 @@ function promptTensors(
   for (let user = 0; user < dataset.userCount; user += 1) {
     const history = historyOf(user);
     if (history === null) continue;
-    packed.push(form.templates[0] ?? [], tokensOf(history.slice(-form.historyItemsMax), form));
+    packed.push(form.templates[0] ?? [], tokensOfItems(history.slice(-form.historyItemsMax), form));
     users.push(user);
   }
   return { ...packed.tensors(), users: { shape: [users.length], data: Int32Array.from(users) } };
-}
-
-function tokensOf(items: Int32Array, { itemTokens, levels }: PromptForm): number[] {
-  const tokens: number[] = [];
-  for (const item of items) for (let l = 0; l < levels; l += 1) tokens.push(itemTokens[item * levels + l] ?? 0);
-  return tokens;
-}
-
-class PackedSequences {
-  private readonly tokens: number[] = [];
-  private readonly offsets: number[] = [0];
-
-  push(...parts: number[][]): void {
-    for (const part of parts) for (const token of part) this.tokens.push(token);
-    this.offsets.push(this.tokens.length);
-  }
-
-  tensors(): Record<string, Tensor> {
-    return {
-      tokens: { shape: [this.tokens.length], data: Int32Array.from(this.tokens) },
-      offsets: { shape: [this.offsets.length], data: int64(this.offsets) },
-    };
-  }
 }

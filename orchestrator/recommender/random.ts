@@ -13,6 +13,10 @@ export const RANDOM_SITES = {
   shopEvents: 103,
   textProjection: 104,
   templateChoice: 105,
+  sequenceChoice: 121,
+  taskTemplate: 122,
+  taskOrder: 123,
+  taskSample: 124,
   test: 199,
 } as const;
 export type RandomSite = (typeof RANDOM_SITES)[keyof typeof RANDOM_SITES];

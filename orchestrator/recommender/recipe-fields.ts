@@ -16,6 +16,12 @@ export class RecipeFields {
     return this.fail(name, `an integer ≥ ${range.min}${range.max === undefined ? '' : ` and ≤ ${range.max}`}`, value);
   }
 
+  number(name: string, range: { min: number }): number {
+    const value = this.recipe[name];
+    if (typeof value === 'number' && Number.isFinite(value) && value >= range.min) return value;
+    return this.fail(name, `a number ≥ ${range.min}`, value);
+  }
+
   oneOf<T extends string>(name: string, choices: readonly T[]): T {
     const value = this.recipe[name];
     const found = choices.find((choice) => choice === value);
@@ -27,6 +33,17 @@ export class RecipeFields {
     const isText = (entry: Json): entry is string => typeof entry === 'string' && entry !== '';
     if (Array.isArray(value) && value.length > 0 && value.every(isText)) return value;
     return this.fail(name, 'a list of one or more non-empty strings', value);
+  }
+
+  /** A non-empty list of different choices. */
+  distinctOf<T extends string>(name: string, choices: readonly T[]): T[] {
+    const value = this.recipe[name];
+    const isChoice = (entry: unknown): entry is T => choices.some((choice) => choice === entry);
+    if (Array.isArray(value) && value.length > 0 && new Set(value).size === value.length) {
+      const known = value.filter(isChoice);
+      if (known.length === value.length) return known;
+    }
+    return this.fail(name, `a list of different ones of ${choices.join(', ')}`, value);
   }
 
   /** A non-empty list of numbers within the range. */

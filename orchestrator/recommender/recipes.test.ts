@@ -4,13 +4,25 @@ import { defaultRecipes, resolveRecipes } from './recipes.js';
 describe('resolveRecipes', () => {
   it('gives the defaults without overrides, in fresh copies', () => {
     expect(resolveRecipes()).toEqual(defaultRecipes());
-    expect(resolveRecipes().render.templates).not.toBe(resolveRecipes().render.templates);
+    expect(resolveRecipes().render.tasks.text.templates).not.toBe(resolveRecipes().render.tasks.text.templates);
   });
 
   it('overrides single fields and hands the common seed to every kind', () => {
     const recipes = resolveRecipes({ seed: 5, codebooks: { codes: 256 }, dccf: { seed: 6 } });
     expect(recipes.codebooks).toEqual({ ...defaultRecipes(5).codebooks, codes: 256 });
     expect([recipes.simulate?.seed, recipes.dccf.seed, recipes.tune.seed, recipes.render.seed]).toEqual([5, 6, 5, 5]);
+  });
+
+  it('merges single fields of single tasks', () => {
+    const { tasks } = resolveRecipes({ render: { tasks: { query: { weight: 2 } } } }).render;
+    const defaults = defaultRecipes().render.tasks;
+    expect(tasks).toEqual({ ...defaults, query: { ...defaults.query, weight: 2 } });
+    expect(() => resolveRecipes({ render: { tasks: { queries: {} } } } as never)).toThrow(
+      /render\.tasks: unknown field 'queries'; expected one of sequential, text/,
+    );
+    expect(() => resolveRecipes({ render: { tasks: { text: { negatives: 2 } } } } as never)).toThrow(
+      /render\.tasks\.text: unknown field 'negatives'/,
+    );
   });
 
   it('switches optional parts off', () => {

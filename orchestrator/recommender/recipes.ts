@@ -6,6 +6,14 @@
  * 3. Recipes are plain JSON (type aliases, not interfaces, so that they are assignable to `JsonObject`).
  */
 import { BadInputError } from './domain-job.js';
+import {
+  defaultTasks,
+  TASK_NAMES,
+  type TaskName,
+  type TasksRecipe,
+  TEXT_FIELDS,
+  type TextField,
+} from './tasks/task-recipes.js';
 
 export type SimulateRecipe = {
   seed: number;
@@ -47,7 +55,16 @@ export type CodebooksRecipe = {
 };
 
 /** `vocabularySize` bounds the text part (special tokens, bytes, merges); item tokens come behind it. */
-export type RenderRecipe = { vocabularySize: number; historyItemsMax: number; templates: string[]; seed: number };
+export type RenderRecipe = {
+  vocabularySize: number;
+  historyItemsMax: number;
+  tasks: TasksRecipe;
+  /** Fields that {text} is made of, in their order. */
+  textOrder: TextField[];
+  /** Tokens of one text in an example; what is longer is cut. */
+  textTokensMax: number;
+  seed: number;
+};
 
 export type ScratchBase = {
   kind: 'scratch';
@@ -79,6 +96,8 @@ export type TuneRecipe = {
   epsilon: number;
   clipNorm: number;
   dropout: number;
+  /** How sharply the ranking task tells chosen from sampled items; S-DPO's β. */
+  preferenceBeta: number;
   /** Of matrix products in training: `bf16` needs workers whose processors have it; sums and weights stay fp32. */
   precision: 'fp32' | 'bf16';
   seed: number;
@@ -145,14 +164,6 @@ export type Recipes = {
   assemble: AssembleRecipe;
 };
 
-/** Wordings of the sequential task. The item tokens of the history, then of the answer, follow the text. */
-export const SEQUENTIAL_TEMPLATES: readonly string[] = [
-  'A shopper chose these items, one after the other:',
-  'Purchase history, oldest first:',
-  'Continue the sequence of products:',
-  'What will this customer buy next?',
-];
-
 export const LORA_TARGETS: readonly string[] = [
   'q_proj',
   'k_proj',
@@ -201,7 +212,14 @@ export function defaultRecipes(
     },
     textVectors: { dim: 64, minDocuments: 2, iterations: 4, seed },
     codebooks: { levels: 4, codes: 256, iterations: 25, beam: 1, collaborativeWeight: 1, textWeight: 1, seed },
-    render: { vocabularySize: 512, historyItemsMax: 20, templates: [...SEQUENTIAL_TEMPLATES], seed },
+    render: {
+      vocabularySize: 512,
+      historyItemsMax: 20,
+      tasks: defaultTasks(),
+      textOrder: [...TEXT_FIELDS],
+      textTokensMax: 48,
+      seed,
+    },
     tune: {
       base: { ...SCRATCH_BASE },
       trainable: { kind: 'full' },
@@ -217,6 +235,7 @@ export function defaultRecipes(
       epsilon: 1e-8,
       clipNorm: 1,
       dropout: 0.1,
+      preferenceBeta: 0.1,
       precision: 'fp32',
       seed,
     },
@@ -263,7 +282,10 @@ const HUGGING_FACE_TUNE: Partial<TuneRecipe> = {
   dropout: 0.05,
 };
 
-type Section = Exclude<keyof Recipes, 'tune'>;
+type Section = Exclude<keyof Recipes, 'tune' | 'render'>;
+export type RenderOverrides = Partial<Omit<RenderRecipe, 'tasks'>> & {
+  tasks?: { [T in TaskName]?: Partial<TasksRecipe[T]> };
+};
 export type TuneOverrides = Partial<Omit<TuneRecipe, 'base' | 'trainable'>> & {
   base?: Partial<ScratchBase> | HuggingFaceBase;
   trainable?: FullTraining | (Partial<LoraTraining> & { kind: 'lora' });
@@ -273,6 +295,7 @@ export type RecipeOverrides = {
   /** Seed of every kind that does not name its own. */
   seed?: number;
   tune?: TuneOverrides;
+  render?: RenderOverrides;
 } & { [S in Section]?: Partial<NonNullable<Recipes[S]>> | Extract<Recipes[S], null> };
 
 /** Defaults with the run file's values in their place. Types of single values are checked by the jobs that use them. */
@@ -286,7 +309,7 @@ export function resolveRecipes(overrides: RecipeOverrides = {}): Recipes {
     textVectors:
       overrides.textVectors === null ? null : merge('textVectors', defaults.textVectors, overrides.textVectors),
     codebooks: merge('codebooks', defaults.codebooks, overrides.codebooks),
-    render: merge('render', defaults.render, overrides.render),
+    render: resolveRender(defaults.render, overrides.render ?? {}),
     tune: resolveTune(defaults.tune, overrides.tune ?? {}),
     rank: merge('rank', defaults.rank, overrides.rank),
     dense: overrides.dense === null ? null : merge('dense', defaults.dense, overrides.dense),
@@ -305,6 +328,14 @@ function resolveTune(defaults: TuneRecipe, overrides: TuneOverrides): TuneRecipe
     const lora: LoraTraining = { kind: 'lora', rank: 8, alpha: 16, targets: [...LORA_TARGETS] };
     resolved.trainable = merge('tune.trainable', lora, trainable);
   }
+  return resolved;
+}
+
+function resolveRender(defaults: RenderRecipe, { tasks = {}, ...rest }: RenderOverrides): RenderRecipe {
+  const resolved = merge('render', defaults, rest);
+  rejectUnknown('render.tasks', tasks, [...TASK_NAMES]);
+  const given = TASK_NAMES.map((name) => [name, merge(`render.tasks.${name}`, defaults.tasks[name], tasks[name])]);
+  resolved.tasks = Object.fromEntries(given) as TasksRecipe;
   return resolved;
 }
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { extendedPromptTokenizer, learnedPromptTokenizer } from './base-tokenizer.js';
-import { SEQUENTIAL_TEMPLATES } from './recipes.js';
+import { SEQUENTIAL_TEMPLATES } from './tasks/sequential-wordings.js';
 import {
   encodeWithLearned,
   itemToken,

@@ -207,6 +207,7 @@ describeWithPython('an adapter that peft made', () => {
       trainable: { kind: 'lora', rank, alpha, targets },
       // One batch of all examples: its loss does not depend on their order.
       ...{ steps: 1, batchSequences: 8, lanes: 4, warmupSteps: 0, dropout: 0, precision: 'fp32', seed: 1 },
+      preferenceBeta: 0.1,
       ...{
         learningRate: 0.01,
         minLearningRate: 0.01,

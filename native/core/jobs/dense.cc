@@ -77,7 +77,7 @@ class DenseTrainer : public LanedModel {
   StepBatch batch(int64_t step) override {
     StepBatch batch{.examples = order_.batch(step)};
     for (const int64_t example : batch.examples) batch.tokens += sequences_.rows_of(example);
-    batch.labels = batch.tokens;
+    batch.terms = batch.tokens;
     return batch;
   }
 
@@ -85,18 +85,18 @@ class DenseTrainer : public LanedModel {
     rows_.make({.probability = static_cast<float>(recipe_.id_dropout), .seed = recipe_.seed, .step = state_.step});
   }
 
-  double run_lane(const StepBatch& batch, const LaneReducer::Lane& lane) override {
+  std::vector<double> run_lane(const StepBatch& batch, const LaneReducer::Lane& lane) override {
     PackedBatch packed;
     const LaneSlice slice = lane_slice(recipe_.batch_sequences, recipe_.lanes, lane.number);
     for (int64_t j = slice.begin; j < slice.end; ++j)
       sequences_.append_to(packed, batch.examples[static_cast<size_t>(j)]);
     Decoder& decoder = decoders_[static_cast<size_t>(lane.slot)];
-    return decoder.forward_backward(packed, {.loss_scale = static_cast<float>(1.0 / static_cast<double>(batch.labels)),
-                                             .dropout = {.probability = static_cast<float>(recipe_.dropout),
-                                                         .seed = recipe_.seed,
-                                                         .step = state_.step,
-                                                         .lane = lane.number},
-                                             .gradient = lane.gradient});
+    return {decoder.forward_backward(packed, {.loss_scale = static_cast<float>(1.0 / static_cast<double>(batch.terms)),
+                                              .dropout = {.probability = static_cast<float>(recipe_.dropout),
+                                                          .seed = recipe_.seed,
+                                                          .step = state_.step,
+                                                          .lane = lane.number},
+                                              .gradient = lane.gradient})};
   }
 
   std::span<const float> whole_gradient(std::span<const float> sum) override {

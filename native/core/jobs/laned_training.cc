@@ -67,7 +67,7 @@ class Training {
     reducer_.reset();  // first, so that what it held counts as free
     reducer_.emplace(LaneReducer::Options{.lanes = settings_.lanes,
                                           .elements = settings_.reduced_elements,
-                                          .scalars = 1,
+                                          .scalars = settings_.sums,
                                           .transport = context_.transport(),
                                           .pool = &context_.pool()});
     if (synchronise(context_.transport(), context_.pool(), state_.replicated())) model_.parameters_changed();
@@ -85,7 +85,7 @@ class Training {
     model_.begin_step();
     reducer_->compute(lanes_at_once_, [&](const LaneReducer::Lane& lane) -> std::vector<double> {
       context_.throw_if_interrupted();
-      return {model_.run_lane(batch, lane)};
+      return model_.run_lane(batch, lane);
     });
     const double compute_seconds = seconds_since(started);
     progress().enter(JobPhase::reducing);
@@ -94,7 +94,7 @@ class Training {
     const double reduce_seconds = seconds_since(computed);
     progress().enter(JobPhase::updating);
     const std::span<const float> gradient = model_.whole_gradient(sum.gradient);
-    const double loss = sum.scalars[0] / static_cast<double>(batch.labels);
+    const double loss = sum.scalars[0] / static_cast<double>(batch.terms);
     const double norm = std::sqrt(ops::sum_squares(context_.pool(), gradient));
     check_finite(loss, norm, batch);
     const double learning_rate = settings_.schedule.at(state_.step);
@@ -105,14 +105,15 @@ class Training {
     state_.losses.push_back(static_cast<float>(loss));
     ++state_.step;
     progress().step.store(state_.step);
-    context_.host().on_step(state_.step, settings_.steps,
-                            {{"loss", loss},
-                             {"learning_rate", learning_rate},
-                             {"grad_norm", norm},
-                             {"tokens", static_cast<double>(batch.tokens)},
-                             {"samples", static_cast<double>(batch.examples.size())},
-                             {"compute_seconds", compute_seconds},
-                             {"reduce_seconds", reduce_seconds}});
+    std::map<std::string, double> metrics{{"loss", loss},
+                                          {"learning_rate", learning_rate},
+                                          {"grad_norm", norm},
+                                          {"tokens", static_cast<double>(batch.tokens)},
+                                          {"samples", static_cast<double>(batch.examples.size())},
+                                          {"compute_seconds", compute_seconds},
+                                          {"reduce_seconds", reduce_seconds}};
+    model_.add_metrics(batch, sum.scalars, metrics);
+    context_.host().on_step(state_.step, settings_.steps, metrics);
     return sum.control;
   }
 

@@ -11,7 +11,9 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "core/job.h"
@@ -25,13 +27,14 @@ namespace collimate {
 
 struct StepBatch {
   std::vector<int64_t> examples;
-  int64_t labels = 0, tokens = 0;
+  int64_t terms = 0, tokens = 0;  // of the loss's mean; of the input
 };
 
 struct LanedSettings {
   int64_t steps = 0, batch_sequences = 0;
   int lanes = 1;
   int64_t reduced_elements = 0;  // of the flat gradient that lanes give
+  int sums = 1;                  // that a lane answers
   LearningRateSchedule schedule;
 };
 
@@ -45,8 +48,11 @@ class LanedModel {
   virtual StepBatch batch(int64_t step) = 0;
   // What lanes share in the coming step, made once for all of them.
   virtual void begin_step() {}
-  // Adds the lane's gradient of (sum of losses / labels of the batch); answers the sum of losses.
-  virtual double run_lane(const StepBatch& batch, const LaneReducer::Lane& lane) = 0;
+  // Adds the lane's gradient of (sum of losses / terms of the batch); answers the sum of losses, and others that the
+  // kind has.
+  virtual std::vector<double> run_lane(const StepBatch& batch, const LaneReducer::Lane& lane) = 0;
+  // What a step's report has beside what all kinds have; `sums` over all lanes.
+  virtual void add_metrics(const StepBatch&, std::span<const double> /*sums*/, std::map<std::string, double>&) const {}
   // The gradient of all trained elements from the sum over lanes; `sum` is valid until the next step.
   virtual std::span<const float> whole_gradient(std::span<const float> sum) { return sum; }
   // The parameters are others than before: an update was applied, or a peer's state taken.

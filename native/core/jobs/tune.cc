@@ -1,11 +1,13 @@
 // The `tune` job: trains a decoder on packed examples, by the course of core/jobs/laned_training.h.
 #include <limits>
+#include <map>
 #include <optional>
 #include <utility>
 
 #include "core/failure.h"
 #include "core/job.h"
 #include "core/jobs/laned_training.h"
+#include "core/jobs/reference_pass.h"
 #include "core/jobs/tune_recipe.h"
 #include "core/jobs/tune_state.h"
 #include "core/model/bf16_weights.h"
@@ -71,6 +73,9 @@ class Tuner : public LanedModel {
         examples_(context.input("train_examples"), vocabulary_.tokens),
         order_(order_options()),
         state_(make_parameters(context, recipe_, vocabulary_), recipe_.optimizer) {
+    // Before any other weights take the place of those that training begins with.
+    reference_ = reference_log_probabilities(
+        context, {.examples = examples_, .parameters = state_.parameters, .bf16 = recipe_.bf16});
     if (context.spec().join_survivors) {
       state_.step = -1;
     } else if (context.spec().resume_dir) {
@@ -87,6 +92,7 @@ class Tuner : public LanedModel {
             .batch_sequences = recipe_.batch_sequences,
             .lanes = recipe_.lanes,
             .reduced_elements = state_.parameters.trained_elements(),
+            .sums = 1 + static_cast<int>(examples_.task_names().size()),
             .schedule = recipe_.schedule};
   }
   TuneState& state() override { return state_; }
@@ -94,24 +100,55 @@ class Tuner : public LanedModel {
   StepBatch batch(int64_t step) override {
     StepBatch batch{.examples = order_.batch(step)};
     for (const int64_t example : batch.examples) {
-      batch.labels += examples_.labels_of(example);
+      batch.terms += examples_.terms_of(example);
       batch.tokens += examples_.tokens_of(example);
     }
     return batch;
   }
 
-  double run_lane(const StepBatch& batch, const LaneReducer::Lane& lane) override {
+  // The lane's sum of losses, and each task's part of it.
+  std::vector<double> run_lane(const StepBatch& batch, const LaneReducer::Lane& lane) override {
     PackedBatch packed;
+    std::vector<int64_t> label_ends;  // by example
     const LaneSlice slice = lane_slice(recipe_.batch_sequences, recipe_.lanes, lane.number);
-    for (int64_t j = slice.begin; j < slice.end; ++j)
-      examples_.append_to(packed, batch.examples[static_cast<size_t>(j)]);
+    for (int64_t j = slice.begin; j < slice.end; ++j) {
+      examples_.append_to(packed, batch.examples[static_cast<size_t>(j)], reference_);
+      label_ends.push_back(packed.labels());
+    }
+    std::vector<double> label_losses(static_cast<size_t>(packed.labels()));
     Decoder& decoder = decoders_[static_cast<size_t>(lane.slot)];
-    return decoder.forward_backward(packed, {.loss_scale = static_cast<float>(1.0 / static_cast<double>(batch.labels)),
-                                             .dropout = {.probability = static_cast<float>(recipe_.dropout),
-                                                         .seed = recipe_.seed,
-                                                         .step = state_.step,
-                                                         .lane = lane.number},
-                                             .gradient = lane.gradient});
+    const double loss =
+        decoder.forward_backward(packed, {.loss_scale = static_cast<float>(1.0 / static_cast<double>(batch.terms)),
+                                          .dropout = {.probability = static_cast<float>(recipe_.dropout),
+                                                      .seed = recipe_.seed,
+                                                      .step = state_.step,
+                                                      .lane = lane.number},
+                                          .gradient = lane.gradient,
+                                          .preference_beta = recipe_.preference_beta,
+                                          .label_losses = label_losses});
+    std::vector<double> sums(1 + examples_.task_names().size(), 0.0);
+    sums[0] = loss;
+    if (sums.size() == 1) return sums;
+    size_t label = 0;
+    for (int64_t j = slice.begin; j < slice.end; ++j) {
+      double& sum = sums[1 + static_cast<size_t>(examples_.task_of(batch.examples[static_cast<size_t>(j)]))];
+      const auto end = static_cast<size_t>(label_ends[static_cast<size_t>(j - slice.begin)]);
+      for (; label < end; ++label) sum += label_losses[label];
+    }
+    return sums;
+  }
+
+  // The loss of each task that the batch has, over its own terms.
+  void add_metrics(const StepBatch& batch, std::span<const double> sums,
+                   std::map<std::string, double>& metrics) const override {
+    const std::vector<std::string>& names = examples_.task_names();
+    std::vector<int64_t> terms(names.size(), 0);
+    if (names.empty()) return;
+    for (const int64_t example : batch.examples)
+      terms[static_cast<size_t>(examples_.task_of(example))] += examples_.terms_of(example);
+    for (size_t task = 0; task < names.size(); ++task) {
+      if (terms[task] > 0) metrics["loss_" + names[task]] = sums[1 + task] / static_cast<double>(terms[task]);
+    }
   }
 
   void parameters_changed() override {
@@ -164,6 +201,7 @@ class Tuner : public LanedModel {
   TrainingExamples examples_;
   ExampleOrder order_;
   TuneState state_;
+  std::vector<double> reference_;            // by sequence; empty without groups
   std::optional<Bf16Weights> bf16_weights_;  // packed from the parameters; empty in fp32
   std::vector<Decoder> decoders_;            // by slot of the reducer
 };

@@ -143,6 +143,7 @@ TuneRecipe TuneRecipe::parse(const Json& json) {
                       .weight_decay = fields.number("weightDecay", 0.0, kAny),
                       .clip_norm = fields.number("clipNorm", 0.0, kAny)};
   recipe.dropout = fields.number("dropout", 0.0, 1.0);
+  recipe.preference_beta = fields.number("preferenceBeta", 1e-6, kAny);
   recipe.bf16 = read_bf16(fields);
   recipe.seed = static_cast<uint64_t>(fields.integer("seed", 0));
   return recipe;

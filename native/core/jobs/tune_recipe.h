@@ -19,7 +19,8 @@ struct TuneRecipe {
   LearningRateSchedule schedule;
   Optimizer::Options optimizer;
   double dropout = 0.0;
-  bool bf16 = false;  // precision of products
+  double preference_beta = 0.0;  // of groups of sequences
+  bool bf16 = false;             // precision of products
   uint64_t seed = 0;
 
   static TuneRecipe parse(const Json& recipe);

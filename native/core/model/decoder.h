@@ -20,13 +20,20 @@
 
 namespace collimate {
 
+// Sequences of which the first one's answer is preferred to each of the others'.
+struct PreferenceGroup {
+  std::vector<int64_t> label_bounds;  // [n + 1]: sequence i has the labels label_bounds[i] .. label_bounds[i + 1] - 1
+  std::vector<double> reference;      // [n]: log-probabilities of the answers under the model that training began with
+};
+
 // Sequences end to end, without padding. Row = packed token.
 struct PackedBatch {
-  std::vector<int32_t> tokens;      // [T]
-  std::vector<int32_t> positions;   // [T], from 0 in each sequence
-  std::vector<int64_t> offsets{0};  // [n + 1]
-  std::vector<int32_t> label_rows;  // [N]: the row whose output predicts targets[i]; ascending
-  std::vector<int32_t> targets;     // [N]
+  std::vector<int32_t> tokens;          // [T]
+  std::vector<int32_t> positions;       // [T], from 0 in each sequence
+  std::vector<int64_t> offsets{0};      // [n + 1]
+  std::vector<int32_t> label_rows;      // [N]: the row whose output predicts targets[i]; ascending
+  std::vector<int32_t> targets;         // [N]
+  std::vector<PreferenceGroup> groups;  // of labels; ascending. All other labels are each a loss of their own
   int64_t rows() const { return static_cast<int64_t>(tokens.size()); }
   int64_t labels() const { return static_cast<int64_t>(targets.size()); }
   // Appends a sequence; label_mask[i] = 1: token i is predicted from those before it (so i > 0).
@@ -60,11 +67,14 @@ class Decoder {
   Decoder(const Parameters& parameters, Pool& pool, int64_t positions)
       : Decoder(parameters, pool, positions, Options()) {}
 
-  // Sum of the losses at labelled rows; adds loss_scale * gradient to the flat gradient (trained elements).
+  // Sum of the losses (cross-entropy of labels, preference_loss of groups); adds loss_scale * gradient to the flat
+  // gradient (trained elements).
   struct GradientArgs {
     float loss_scale = 1.0f;
     DropoutSpec dropout{};
     std::span<float> gradient;
+    double preference_beta = 0.1;
+    std::span<double> label_losses{};  // [N], or empty: filled with the sum's terms; a group's is at its first label
   };
   double forward_backward(const PackedBatch& batch, const GradientArgs& args);
 
@@ -77,6 +87,9 @@ class Decoder {
   };
   static int64_t workspace_bytes(const Parameters& parameters, const WorkspaceShape& shape);
 
+  // -log p of each label [N], without dropout.
+  std::vector<double> losses(const PackedBatch& batch);
+
   // Logits at the labelled rows, [N, V], without dropout.
   std::vector<float> logits(const PackedBatch& batch);
 
@@ -84,7 +97,8 @@ class Decoder {
   struct Pass;   // decoder_pass.h
   struct Layer;  // what one layer keeps for the backward
   struct HeadNorm;
-  struct Site;  // one linear layer in use
+  struct Site;        // one linear layer in use
+  struct HeadLosses;  // a range of labels whose losses are wanted, without gradients
 
   template <typename Take>  // take(elements): a buffer
   static void lay_out(const Parameters& parameters, const WorkspaceShape& shape, Pass& pass, const Take& take);
@@ -101,6 +115,8 @@ class Decoder {
   void norm(Pass& pass, int weight, float* sum, float* normed, float* inverse_rms);
   void norm_again(const Pass& pass, int weight, const float* sum, float* normed, float* inverse_rms);
   double head_forward_backward(Pass& pass);
+  void head_losses(const HeadLosses& rows);
+  std::vector<float> row_scales(const Pass& pass, std::span<double> group_losses);
   void backward(Pass& pass);
   void backward_mlp(Pass& pass, int64_t number);
   void backward_attention(Pass& pass, int64_t number);

@@ -3,6 +3,7 @@
 
 #include "core/failure.h"
 #include "core/model/decoder_pass.h"
+#include "core/model/preference_loss.h"
 #include "core/tree_sum.h"
 
 namespace collimate {
@@ -204,6 +205,54 @@ void Decoder::head_backward(const HeadRows& head) {
                                .dx_stride = c.dim});
 }
 
+// Losses of a range of labels, a chunk of rows at a time.
+void Decoder::head_losses(const HeadLosses& range) {
+  const DecoderConfig& c = parameters_.config();
+  const int64_t chunk_rows = logits_rows(c.vocabulary);
+  for (int64_t begin = range.begin; begin < range.end; begin += chunk_rows) {
+    const int64_t rows = std::min(chunk_rows, range.end - begin);
+    head_logits({.rows = rows, .hidden = range.hidden + begin * c.dim, .logits = range.logits});
+    ops::cross_entropy(pool_, {.rows = rows,
+                               .vocabulary = c.vocabulary,
+                               .logits = range.logits,
+                               .targets = range.targets + begin,
+                               .losses = range.losses + begin});
+  }
+}
+
+// What the gradient of each label's cross-entropy is scaled by. The labels of groups are gone over twice: their scales
+// follow from the log-probabilities of the whole group. `group_losses` [N] gets each group's loss at its first label.
+std::vector<float> Decoder::row_scales(const Pass& pass, std::span<double> group_losses) {
+  const PackedBatch& batch = pass.batch;
+  if (batch.groups.empty()) return {};
+  std::vector<float> scales(static_cast<size_t>(batch.labels()), pass.args->loss_scale);
+  std::vector<double> losses(scales.size());
+  for (const PreferenceGroup& group : batch.groups) {
+    const std::vector<int64_t>& bounds = group.label_bounds;
+    head_losses({.begin = bounds.front(),
+                 .end = bounds.back(),
+                 .targets = batch.targets.data(),
+                 .hidden = pass.hidden,
+                 .logits = pass.logits,
+                 .losses = losses.data()});
+    std::vector<double> ratios;  // log of how much likelier an answer is than it was under the reference
+    for (size_t i = 0; i + 1 < bounds.size(); ++i) {
+      double log_probability = 0.0;
+      for (int64_t label = bounds[i]; label < bounds[i + 1]; ++label)
+        log_probability -= losses[static_cast<size_t>(label)];
+      ratios.push_back(log_probability - group.reference[i]);
+    }
+    const PreferenceLoss preference = preference_loss(ratios, pass.args->preference_beta);
+    group_losses[static_cast<size_t>(bounds.front())] = preference.loss;
+    for (size_t i = 0; i + 1 < bounds.size(); ++i) {
+      // Cross-entropy falls as the log-probability rises.
+      const auto scale = static_cast<float>(-preference.gradient[i] * static_cast<double>(pass.args->loss_scale));
+      std::fill(scales.begin() + bounds[i], scales.begin() + bounds[i + 1], scale);
+    }
+  }
+  return scales;
+}
+
 // Loss over the labelled rows; leaves the gradient of the final norm's output in dnormed and adds the head's.
 double Decoder::head_forward_backward(Pass& pass) {
   const DecoderConfig& c = parameters_.config();
@@ -217,6 +266,8 @@ double Decoder::head_forward_backward(Pass& pass) {
       pool_,
       {.rows = labels, .dim = dim, .index = pass.batch.label_rows.data(), .from = pass.final_normed, .to = hidden});
   scale_hidden(pass);
+  std::vector<double> group_losses(pass.batch.groups.empty() ? 0 : losses.size());
+  const std::vector<float> scales = row_scales(pass, group_losses);
   for (int64_t begin = 0; begin < labels; begin += chunk_rows) {
     const int64_t rows = std::min(chunk_rows, labels - begin);
     const float* x = hidden + begin * dim;
@@ -227,6 +278,7 @@ double Decoder::head_forward_backward(Pass& pass) {
                                .logits = logits,
                                .targets = pass.batch.targets.data() + begin,
                                .scale = pass.args->loss_scale,
+                               .row_scales = scales.empty() ? nullptr : scales.data() + begin,
                                .losses = losses.data() + begin});
     head_backward(chunk);
     // Only the trained rows of the head get a gradient.
@@ -251,7 +303,33 @@ double Decoder::head_forward_backward(Pass& pass) {
   std::fill_n(pass.dnormed, pass.batch.rows() * dim, 0.0f);
   ops::scatter_rows(
       pool_, {.rows = labels, .dim = dim, .index = pass.batch.label_rows.data(), .from = dhidden, .to = pass.dnormed});
+  for (const PreferenceGroup& group : pass.batch.groups) {
+    const int64_t first = group.label_bounds.front();
+    std::copy(group_losses.begin() + first, group_losses.begin() + group.label_bounds.back(), losses.begin() + first);
+  }
+  if (!pass.args->label_losses.empty()) std::copy(losses.begin(), losses.end(), pass.args->label_losses.begin());
   return tree_sum(losses);
+}
+
+std::vector<double> Decoder::losses(const PackedBatch& batch) {
+  const DecoderConfig& c = parameters_.config();
+  Pass pass{.batch = batch};
+  lay_out(pass);
+  forward(pass);
+  ops::gather_rows(pool_, {.rows = batch.labels(),
+                           .dim = c.dim,
+                           .index = batch.label_rows.data(),
+                           .from = pass.final_normed,
+                           .to = pass.hidden});
+  scale_hidden(pass);
+  std::vector<float> logits(static_cast<size_t>(std::min(logits_rows(c.vocabulary), batch.labels()) * c.vocabulary));
+  std::vector<double> losses(static_cast<size_t>(batch.labels()));
+  head_losses({.end = batch.labels(),
+               .targets = batch.targets.data(),
+               .hidden = pass.hidden,
+               .logits = logits.data(),
+               .losses = losses.data()});
+  return losses;
 }
 
 std::vector<float> Decoder::logits(const PackedBatch& batch) {

@@ -70,4 +70,12 @@ struct Decoder::HeadRows {
   float* dhidden = nullptr;       // [rows, C]
 };
 
+struct Decoder::HeadLosses {
+  int64_t begin = 0, end = 0;        // labels
+  const int32_t* targets = nullptr;  // of the batch
+  const float* hidden = nullptr;     // [N, C]
+  float* logits = nullptr;           // [logits_rows(), V] to work in
+  double* losses = nullptr;          // [N]
+};
+
 }  // namespace collimate
