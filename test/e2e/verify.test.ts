@@ -84,7 +84,8 @@ describe('verify', () => {
 
   it('certifies a run that lost a worker, every interval from the start, also by other workers than it had', async () => {
     const settings = ['tune.steps=200', 'tune.batchSequences=128', 'historyEventsMax=50'];
-    const plan = await keptPlan([...KEEP_MANY, ...settings]);
+    const dense = ['dense.dim=16', 'dense.epochs=4', 'dense.batchSequences=32', 'checkpoints.dense=10'];
+    const plan = await keptPlan([...KEEP_MANY, ...settings, ...dense]);
     const reached = cluster.firstEvent(plan.runId, stepOf('tune', 15));
     await cluster.submit(plan);
     const { workerId } = await reached;
@@ -101,7 +102,7 @@ describe('verify', () => {
     expect(alone).toMatchObject({ resultDigest: result.resultDigest, numericsClass: result.numericsClass });
     const steps = (job: string) =>
       alone.intervals.filter((interval) => interval.job === job).map(({ from, to }) => [from?.step, to?.step]);
-    for (const job of ['dccf', 'codebooks', 'tune']) {
+    for (const job of ['dccf', 'codebooks', 'tune', 'dense/0']) {
       // One after the other, from the beginning to the end. A killed worker takes checkpoints with it that it had not stored.
       const parts = steps(job);
       expect(parts.length).toBeGreaterThanOrEqual(3);
@@ -120,7 +121,7 @@ describe('verify', () => {
     expect({ code, stderr }).toMatchObject({ code: 0 });
     expect(stdout).toMatch(/tune +180 → 190 +10 +2 .*exact/);
     expect(stdout).toMatch(/tune +190 → end +2 .*exact/);
-    expect(stdout.match(/exact/g)).toHaveLength(6);
+    expect(stdout.match(/exact/g)).toHaveLength(8);
     expect(await published(plan.runId)).toEqual(before);
     await expectContinuedAsNew(plan.runId);
     const address = /certificate: (.*)/.exec(stderr)?.[1] ?? '';

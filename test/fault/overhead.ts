@@ -26,6 +26,7 @@ const SETTINGS = [
   ...['embed.epochs=2', 'codebooks.iterations=4', 'rank.beams=10', 'rank.topK=10', 'rank.searchLossPrompts=0'],
   ...[
     'evaluate.k=[1,5,10]',
+    'dense=false',
     'publish=false',
     `tune.steps=${values.steps}`,
     'checkpoints.tune=50',

@@ -30,7 +30,7 @@ function settings({ work, world }: OurOptions): string[] {
   return [
     ...['data.simulate.items=300', 'data.simulate.users=300', 'data.simulate.eventsPerUserMin=18'],
     ...['embed.epochs=2', 'codebooks.iterations=4', 'rank.beams=10', 'rank.topK=10', 'rank.searchLossPrompts=0'],
-    ...['evaluate.k=[1,5,10]', 'publish=false'],
+    ...['evaluate.k=[1,5,10]', 'dense=false', 'publish=false'],
     ...[`tune.steps=${String(work.steps)}`, `tune.batchSequences=${String(work.batchSequences)}`, 'tune.warmupSteps=5'],
     ...[`checkpoints.tune=${String(work.checkpointSteps)}`, `fleet.workers.max=${String(world)}`],
   ];
