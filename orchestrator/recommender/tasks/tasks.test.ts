@@ -197,6 +197,22 @@ describe('intentions', () => {
     expect(intentionsOf(CATALOGUE, INTENTION_WORDINGS)[11]).toEqual(['brand11 kind2']);
   });
 
+  it('say no word twice, and drop words that most items have', () => {
+    const shop = Array.from({ length: 20 }, (_, i): CatalogueItem => ({
+      item: `i${i}`,
+      title: `Best kettle model ${i} ${i % 2 === 0 ? 'Steel' : 'Glass'} K${i}`,
+      brand: i === 0 ? 'Kettle Works' : 'Works',
+      categories: 'Home > Kettle',
+      keywords: '',
+      description: '',
+    }));
+    const [first] = intentionsOf(shop, ['{words}', '{brand} {category}', '{words} by {words}']);
+    // Half of the items are steel: that is told; all are best kettles, models, of the same category and of works.
+    expect(first).toEqual(['steel k0']);
+    const [only] = intentionsOf(shop.slice(0, 1), ['{words}', '{brand} {category}', 'a {category} of {brand}']);
+    expect(only).toEqual(['best kettle model steel', 'a kettle of works']);
+  });
+
   it('give way to those that a user brings', () => {
     const [first, ...rest] = CATALOGUE;
     const brought = [{ ...first, intention: ' something warm ' } as CatalogueItem, ...rest];
