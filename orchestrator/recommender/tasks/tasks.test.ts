@@ -73,7 +73,8 @@ function render(
     seed = 4,
     textOrder = ['title', 'brand'],
     textTokensMax = 6,
-  }: { seed?: number; textOrder?: TextField[]; textTokensMax?: number } = {},
+    dataset = DATASET,
+  }: { seed?: number; textOrder?: TextField[]; textTokensMax?: number; dataset?: Dataset } = {},
 ): {
   examples: Example[];
   tensors: Record<string, Tensor>;
@@ -92,7 +93,7 @@ function render(
     historyItemsMax: 3,
     seed,
   };
-  const inputs = { dataset: DATASET, catalogue: CATALOGUE, tasks, parsed, form, textOrder, textTokensMax };
+  const inputs = { dataset, catalogue: CATALOGUE, tasks, parsed, form, textOrder, textTokensMax };
   const set = trainingExamples({ ...inputs, start: [BOS], end: [EOS], encode: speller.encode });
   const { tensors } = set.tensors();
   const numbers = (name: string): number[] => Array.from(tensors[name]?.data ?? [], Number);
@@ -174,6 +175,17 @@ describe('the text task', () => {
       // Test and validation events of anyone are never histories or answers.
       expect(`${prompt}${answer}`).not.toMatch(/title(9|10|11)|<(9|10|11)>/);
     }
+  });
+});
+
+describe('a shopper who buys something again', () => {
+  it('does not have its title in the history that asks for it', () => {
+    const dataset = datasetFromSequences([[4, 6, 4, 6, 4, 6]]);
+    const tasks = recipe({ text: { weight: 12, templates: ['{title history}. Next => {item}'] } });
+    const { examples } = render(tasks, { dataset });
+    expect(new Set(texts(examples))).toEqual(
+      new Set(['^title4 shop. Next|<6>', '^title6 shop. Next|<4>', '^title4 shop, title4 shop. Next|<6>']),
+    );
   });
 });
 
