@@ -3,8 +3,8 @@
  *
  * 1. An intention that the catalogue brings is the item's only one.
  * 2. Else every wording gives one, made from the item's words: {words} (the rarest of title and keywords, in their order),
- *    {brand}, {category} (the last, narrowest one) and {keywords}. A wording that an item lacks a part of is left out, equal
- *    ones count once.
+ *    {brand}, {category} (the last, narrowest one) and {keywords}. A part does not repeat the words of one
+ *    before it; a wording that an item lacks a part of is left out, equal ones count once.
  * 3. Words that most items have tell nothing apart and are dropped; so are words that are no more than a number.
  */
 import { type CatalogueItem } from '../catalogue.js';
@@ -44,10 +44,12 @@ export function checkIntentionWording(wording: string, path: readonly string[]):
 
 function filled(wording: string, parts: Record<Part, string>): string {
   let lacks = false;
+  const said = new Set<string>();
   const text = wording.replace(/\{([^{}]*)\}/g, (_, name: string) => {
-    const part = parts[name as Part];
-    if (part === '') lacks = true;
-    return part;
+    const fresh = parts[name as Part].split(' ').filter((word) => word !== '' && !said.has(word));
+    if (fresh.length === 0) lacks = true;
+    for (const word of fresh) said.add(word);
+    return fresh.join(' ');
   });
   return lacks ? '' : text;
 }

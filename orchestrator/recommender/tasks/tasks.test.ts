@@ -73,7 +73,8 @@ function render(
     seed = 4,
     textOrder = ['title', 'brand'],
     textTokensMax = 6,
-  }: { seed?: number; textOrder?: TextField[]; textTokensMax?: number } = {},
+    dataset = DATASET,
+  }: { seed?: number; textOrder?: TextField[]; textTokensMax?: number; dataset?: Dataset } = {},
 ): {
   examples: Example[];
   tensors: Record<string, Tensor>;
@@ -92,7 +93,7 @@ function render(
     historyItemsMax: 3,
     seed,
   };
-  const inputs = { dataset: DATASET, catalogue: CATALOGUE, tasks, parsed, form, textOrder, textTokensMax };
+  const inputs = { dataset, catalogue: CATALOGUE, tasks, parsed, form, textOrder, textTokensMax };
   const set = trainingExamples({ ...inputs, start: [BOS], end: [EOS], encode: speller.encode });
   const { tensors } = set.tensors();
   const numbers = (name: string): number[] => Array.from(tensors[name]?.data ?? [], Number);
@@ -177,6 +178,17 @@ describe('the text task', () => {
   });
 });
 
+describe('a shopper who buys something again', () => {
+  it('does not have its title in the history that asks for it', () => {
+    const dataset = datasetFromSequences([[4, 6, 4, 6, 4, 6]]);
+    const tasks = recipe({ text: { weight: 12, templates: ['{title history}. Next => {item}'] } });
+    const { examples } = render(tasks, { dataset });
+    expect(new Set(texts(examples))).toEqual(
+      new Set(['^title4 shop. Next|<6>', '^title6 shop. Next|<4>', '^title4 shop, title4 shop. Next|<6>']),
+    );
+  });
+});
+
 describe('the query task', () => {
   it('answers intentions with items, and histories with intentions', () => {
     const templates = ['Wanted: {query} => {item}', '{history}, asks {query} => {item}', '{history} wants => {query}'];
@@ -195,6 +207,22 @@ describe('intentions', () => {
       'brand4 kind1',
     ]);
     expect(intentionsOf(CATALOGUE, INTENTION_WORDINGS)[11]).toEqual(['brand11 kind2']);
+  });
+
+  it('say no word twice, and drop words that most items have', () => {
+    const shop = Array.from({ length: 20 }, (_, i): CatalogueItem => ({
+      item: `i${i}`,
+      title: `Best kettle model ${i} ${i % 2 === 0 ? 'Steel' : 'Glass'} K${i}`,
+      brand: i === 0 ? 'Kettle Works' : 'Works',
+      categories: 'Home > Kettle',
+      keywords: '',
+      description: '',
+    }));
+    const [first] = intentionsOf(shop, ['{words}', '{brand} {category}', '{words} by {words}']);
+    // Half of the items are steel: that is told; all are best kettles, models, of the same category and of works.
+    expect(first).toEqual(['steel k0']);
+    const [only] = intentionsOf(shop.slice(0, 1), ['{words}', '{brand} {category}', 'a {category} of {brand}']);
+    expect(only).toEqual(['best kettle model steel', 'a kettle of works']);
   });
 
   it('give way to those that a user brings', () => {

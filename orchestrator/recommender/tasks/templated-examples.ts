@@ -117,7 +117,7 @@ class TemplateWriter {
       case 'candidate':
         return this.items([subject.candidate]);
       case 'title history':
-        return this.titles(subject.history, spaced);
+        return this.titles(subject, spaced);
       case 'candidate title':
         return this.text('title', subject.candidate, { spaced, variant: 0 });
       case 'title':
@@ -144,9 +144,12 @@ class TemplateWriter {
     return { tokens: [tokens], ends: whole };
   }
 
-  private titles(history: Int32Array, spaced: boolean): { tokens: ArrayLike<number>[]; ends: boolean } | null {
+  private titles({ history, target }: Subject, spaced: boolean): { tokens: ArrayLike<number>[]; ends: boolean } | null {
     const { texts } = this.sources;
-    const named = [...history].filter((item) => texts.variants('title', item) > 0).slice(-TITLES_MAX);
+    // Of an item that is bought again the title would be the answer, in words.
+    const named = [...history]
+      .filter((item) => item !== target && texts.variants('title', item) > 0)
+      .slice(-TITLES_MAX);
     if (named.length === 0) return null;
     const lead = spaced ? ' ' : '';
     return {
