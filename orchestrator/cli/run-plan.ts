@@ -9,7 +9,14 @@ import { resolve } from 'node:path';
 
 import { type Digest, type RunPlan } from '../../workflows/contract.js';
 import { BadInputError } from '../recommender/domain-job.js';
-import { type RecipeOverrides, type Recipes, resolveRecipes, type TuneOverrides } from '../recommender/recipes.js';
+import {
+  ingestColumns,
+  MAPPED_FORMATS,
+  type RecipeOverrides,
+  type Recipes,
+  resolveRecipes,
+  type TuneOverrides,
+} from '../recommender/recipes.js';
 import { type AdapterSource, conflictsWith, requireAdapterFolder } from './adapter-source.js';
 import { CliError } from './cli-error.js';
 import { recogniseDataFolder, requireDataFile, requireModelFolder } from './data-source.js';
@@ -129,12 +136,25 @@ function resolveData(
   }
   const found = typeof data === 'string' ? recogniseDataFolder(near(data)) : data;
   const interactions = requireDataFile(near(found.interactions), 'a behaviour log');
-  const items = requireDataFile(near(found.items), 'item texts');
+  const items = found.items === undefined ? {} : { items: requireDataFile(near(found.items), 'item texts') };
   const filters = typeof data === 'string' ? {} : definedOf(data, 'minEventsPerUser', 'minEventsPerItem');
   return {
-    overrides: { simulate: null, ingest: { format: found.format, ...filters } },
-    inputPaths: { interactions, items },
+    overrides: { simulate: null, ingest: { format: found.format, ...filters, columns: columnsOf(data) } },
+    inputPaths: { interactions, ...items },
   };
+}
+
+function columnsOf(data: Exclude<RunFile['data'], { simulate: unknown }>): Recipes['ingest']['columns'] {
+  if (typeof data === 'string') return null;
+  const mapped = MAPPED_FORMATS.includes(data.format);
+  if (mapped !== (data.columns !== undefined)) {
+    const got = `format ${data.format} ${data.columns === undefined ? 'without' : 'with'} "columns"`;
+    throw new CliError(
+      'badInput',
+      `expected "columns" with format ${MAPPED_FORMATS.join(' or ')} and no other, got ${got}`,
+    );
+  }
+  return data.columns === undefined ? null : ingestColumns(data.columns);
 }
 
 function without<T extends object, K extends keyof T>(value: T, key: K): Omit<T, K> {

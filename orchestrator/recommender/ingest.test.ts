@@ -2,7 +2,7 @@ import { gzipSync } from 'node:zlib';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { eventsOf } from './dataset.js';
 import { ingest, type IngestResult } from './ingest.js';
-import { type IngestFormat } from './recipes.js';
+import { type IngestColumns, type IngestFormat } from './recipes.js';
 import { TestFolder } from './test-folder.js';
 
 let folder: TestFolder;
@@ -17,6 +17,7 @@ interface Case {
   items?: string | Uint8Array;
   minEventsPerUser?: number;
   minEventsPerItem?: number;
+  columns?: IngestColumns | null;
 }
 
 async function ingested({
@@ -25,12 +26,13 @@ async function ingested({
   items,
   minEventsPerUser = 1,
   minEventsPerItem = 1,
+  columns = null,
 }: Case): Promise<IngestResult> {
   const files = {
     interactions: await folder.write('interactions', interactions),
     items: items === undefined ? null : await folder.write('items', items),
   };
-  return ingest(files, { format, minEventsPerUser, minEventsPerItem });
+  return ingest(files, { format, minEventsPerUser, minEventsPerItem, columns });
 }
 
 /** Each user's external item ids. */
