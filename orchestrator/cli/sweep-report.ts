@@ -27,6 +27,7 @@ export interface SweepRow {
   /** Wall clock of the run; null where it is not known. */
   seconds: number | null;
   resultDigest: string | null;
+  numericsClass: string | null;
 }
 
 export interface SweepReport {
@@ -76,6 +77,7 @@ export async function makeSweepReport(
         validation: validationOf(metrics, metric),
         seconds,
         resultDigest: outcome.result?.resultDigest ?? null,
+        numericsClass: outcome.result?.numericsClass ?? null,
       });
     }
   }
@@ -134,6 +136,11 @@ export function changeOf(row: SweepRow, { rows, heldAgainst, metric }: SweepRepo
   if (whole === undefined || value === undefined || row.runId === heldAgainst) return '';
   const change = value - whole;
   return `${change < 0 ? '-' : '+'}${Math.abs(change).toFixed(4)}`;
+}
+
+/** Classes of the runs; more than one means that rows differ by more than their settings. */
+export function numericsClassesOf({ rows }: SweepReport): string[] {
+  return [...new Set(rows.map(({ numericsClass }) => numericsClass).filter((name) => name !== null))].sort();
 }
 
 export function fixed(value: number | undefined): string {

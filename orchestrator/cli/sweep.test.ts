@@ -12,7 +12,7 @@ import { loadRunFile } from './run-file.js';
 import { resolveRun } from './run-plan.js';
 import { cellsOf, parseSweepFile } from './sweep-file.js';
 import { resolveSweep, stagePrefixes, storeSweep } from './sweep-plan.js';
-import { chooseBest, describeSweep, type SweepReport } from './sweep-report.js';
+import { chooseBest, describeSweep, numericsClassesOf, type SweepReport } from './sweep-report.js';
 import { nextToStart } from './sweep-schedule.js';
 
 const TINY = join(projectRoot, 'deploy', 'examples', 'tiny.yaml');
@@ -160,12 +160,13 @@ describe('the choice of the best', () => {
       ...{ name: 's', metric, axes: ['x'], heldAgainst: 'r-0.1' },
       rows: [0.1, 0.9].map((value) => ({
         ...row(`r-${value}`, null),
-        ...{ values: { x: '1' }, failure: null, seconds: 1, resultDigest: null },
+        ...{ values: { x: '1' }, failure: null, seconds: 1, resultDigest: null, numericsClass: `class-${value}` },
         test: { hr: { model: value }, ndcg: { model: value } },
       })),
       ...chooseBest([row('a', null)], metric),
     };
     expect(report.best).toBeNull();
+    expect(numericsClassesOf(report)).toEqual(['class-0.1', 'class-0.9']);
     expect(describeSweep(report)).toContain('+0.8000');
     expect(describeSweep(report)).toContain('no best is named: these runs have no metrics on validation events');
   });

@@ -233,6 +233,29 @@ describe('wrong files', () => {
   });
 });
 
+describe.each([
+  { name: 'amazon18_scientific', users: 8_317, items: 4_344, events: 58_492 },
+  { name: 'amazon14_beauty', users: 22_363, items: 12_101, events: 198_502 },
+])('$name (skipped without the shared data)', ({ name, users, items, events }) => {
+  const files = { interactions: `${SHARED}/${name}/sequences.txt.gz`, items: `${SHARED}/${name}/items.tsv.gz` };
+
+  it.skipIf(!existsSync(files.items))('comes whole, and a core of it keeps what it promises', async () => {
+    const all = await ingest(files, { format: 's3rec', minEventsPerUser: 1, minEventsPerItem: 1, columns: null });
+    expect(all.report).toMatchObject({ users, itemsKept: items, events, itemsWithoutMetadata: 0, duplicateEvents: 0 });
+    expect(all.report.interactions.malformed).toBe(0);
+    const core = await ingest(files, { format: 's3rec', minEventsPerUser: 6, minEventsPerItem: 6, columns: null });
+    const { dataset, report } = core;
+    const perItem = new Map<number, number>();
+    for (const item of dataset.items) perItem.set(item, (perItem.get(item) ?? 0) + 1);
+    expect(report.removedByCore.users).toBeGreaterThan(0);
+    expect(Math.min(...perItem.values())).toBeGreaterThanOrEqual(6);
+    for (let user = 0; user < dataset.userCount; user += 1) {
+      expect(eventsOf(dataset, user).length).toBeGreaterThanOrEqual(6);
+    }
+    expect(report.events + report.removedByCore.events).toBe(events);
+  });
+});
+
 describe('real data in every format', () => {
   const source = `${SHARED}/amazon18_scientific/sequences.txt.gz`;
   const USERS = 400;

@@ -20,7 +20,7 @@ import { resolveRun } from '../run-plan.js';
 import { loadSweepFile, PARALLEL_MAX, type Settings } from '../sweep-file.js';
 import { type ResolvedSweep, resolveSweep, storeSweep, type SweepRun } from '../sweep-plan.js';
 import { writeSweepPages } from '../sweep-pages.js';
-import { describeSweep, makeSweepReport, type SweepReport } from '../sweep-report.js';
+import { describeSweep, makeSweepReport, numericsClassesOf, type SweepReport } from '../sweep-report.js';
 import { runSweep } from '../sweep-runner.js';
 
 const RUNS_MAX = 32;
@@ -119,6 +119,12 @@ async function conduct(
   if (output === 'json') dataJson({ ...report, ...(skipped !== null && { skipped }), page });
   else data(describeSweep(report));
   progress(`page and plots: ${page}`);
+  const classes = numericsClassesOf(report);
+  if (classes.length > 1) {
+    progress(
+      `runs differ in numerics (${classes.join(', ')}): set "numericsClass" in the run file to compare like with like`,
+    );
+  }
   refuseFailed(report);
 }
 
