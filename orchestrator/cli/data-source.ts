@@ -37,6 +37,12 @@ const FOLDER_SHAPES: FolderShape[] = [
     items: /^items\.ndjson(\.gz)?$/,
     files: 'interactions.ndjson + items.ndjson',
   },
+  {
+    format: 'movielens',
+    interactions: /^(ratings\.(dat|csv)|u\.data)(\.gz)?$/,
+    items: /^(movies\.(dat|csv)|u\.item)(\.gz)?$/,
+    files: 'ratings.{csv,dat} + movies.{csv,dat} (or u.data + u.item)',
+  },
   { format: 'recbole', interactions: /\.inter(\.gz)?$/, items: /\.item(\.gz)?$/, files: 'NAME.inter + NAME.item' },
   {
     format: 'amazon',

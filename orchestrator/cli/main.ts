@@ -27,6 +27,10 @@ const MODULES: { commands: string[]; load: () => Promise<AddCommands> }[] = [
     commands: ['cancel', 'pause', 'resume', 'scale', 'approve'],
     load: async () => (await import('./commands/control.js')).addControlCommands,
   },
+  {
+    commands: ['sweep', 'ablate'],
+    load: async () => (await import('./commands/sweep.js')).addSweepCommands,
+  },
   { commands: ['export'], load: async () => (await import('./commands/export.js')).addExportCommand },
   { commands: ['verify'], load: async () => (await import('./commands/verify.js')).addVerifyCommand },
   { commands: ['recommend'], load: async () => (await import('./commands/recommend.js')).addRecommendCommand },

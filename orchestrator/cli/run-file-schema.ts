@@ -35,6 +35,19 @@ const simulatedData = z.strictObject({
   }).describe('The seeded simulated shop: no files needed.'),
 });
 
+const column = () => z.string().min(1);
+const columns = z.strictObject({
+  user: column(),
+  item: column().describe('The same in both files.'),
+  time: z.exactOptional(column().describe('Numbers or ISO 8601 dates; left out, the order in the file is the time.')),
+  title: z.exactOptional(column()),
+  brand: z.exactOptional(column()),
+  categories: z.exactOptional(column()),
+  keywords: z.exactOptional(column()),
+  description: z.exactOptional(column()),
+  separator: z.exactOptional(z.string().length(1).describe('Between the cells of a CSV; a comma when left out.')),
+});
+
 const fileData = z.strictObject({
   format: z.enum(INGEST_FORMATS).describe('Form of the files.'),
   interactions: z.string().min(1).describe('Behaviour log, relative to the run file; .gz is read as it is.'),
@@ -44,6 +57,7 @@ const fileData = z.strictObject({
       .min(1)
       .describe('Item texts, relative to the run file; .gz is read as it is. Left out: items are ids without text.'),
   ),
+  columns: z.exactOptional(columns.describe('With format csv or ndjson: names of the columns (fields) of both files.')),
   minEventsPerUser: z.exactOptional(count(1_000)),
   minEventsPerItem: z.exactOptional(count(1_000)),
   textVectors: z.exactOptional(

@@ -110,9 +110,9 @@ describe('errors name file, line and column', () => {
   });
 
   test('of several forms, the errors are those of the form that was meant', () => {
-    expect(errorsOf('name: t\ndata:\n  format: s3rec\n  interactions: a\n  item: b\n')).toEqual([
-      expect.stringContaining('run.yaml:3:3: missing key "items"'),
-      'run.yaml:5:3: unknown key "item"; did you mean "items"?',
+    expect(errorsOf('name: t\ndata:\n  format: s3rec\n  interaction: a\n  items: b\n')).toEqual([
+      expect.stringContaining('run.yaml:3:3: missing key "interactions"'),
+      'run.yaml:4:3: unknown key "interaction"; did you mean "interactions"?',
     ]);
   });
 
@@ -188,6 +188,17 @@ describe('files', () => {
       text_vectors: join(folder, 'other', 'vectors.safetensors'),
     });
     expect(() => resolveIn(text.replace('vectors.saf', 'none.saf'))).toThrow(/expected item text vectors at/);
+  });
+
+  test('a CSV whose columns the file names, without item texts', async () => {
+    writeFileSync(join(folder, 'log.csv'), 'who,what\n');
+    const data = (more: string): string => `name: t\ndata: { format: csv, interactions: log.csv${more} }\n`;
+    const run = resolveIn(data(', columns: { user: who, item: what }'));
+    expect(run.plan.recipes.ingest['columns']).toMatchObject({ user: 'who', item: 'what', time: null, separator: ',' });
+    expect(Object.keys((await storeInputs(run, () => Promise.resolve('x'))).inputs)).toEqual(['interactions']);
+    expect(() => resolveIn(data(''))).toThrow(/run\.yaml:2:7: data: expected "columns" with format csv or ndjson/);
+    const other = 'name: t\ndata: { format: amazon, interactions: log.csv, columns: { user: who, item: what } }\n';
+    expect(() => resolveIn(other)).toThrow(/got format amazon with "columns"/);
   });
 
   test('an empty data file is refused', () => {

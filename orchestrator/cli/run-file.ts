@@ -17,9 +17,9 @@ export interface LoadedRunFile {
   locate(findings: Finding[]): string[];
 }
 
-/** `settings` are `key.path=value` texts, applied over the file in order. */
-export function loadRunFile(file: string, settings: string[] = []): LoadedRunFile {
-  return parseRunFile({ file, text: readText(file), settings });
+/** `settings` are `key.path=value` texts, applied over the file in order; `origin` is what errors call them. */
+export function loadRunFile(file: string, settings: string[] = [], origin = '--set '): LoadedRunFile {
+  return parseRunFile({ file, text: readText(file), settings, origin });
 }
 
 function readText(file: string): string {
@@ -35,8 +35,13 @@ function readText(file: string): string {
   }
 }
 
-export function parseRunFile(source: { file: string; text: string; settings?: string[] }): LoadedRunFile {
-  const { file, text } = source;
+export function parseRunFile(source: {
+  file: string;
+  text: string;
+  settings?: string[];
+  origin?: string;
+}): LoadedRunFile {
+  const { file, text, origin = '--set ' } = source;
   if (text.trim() === '') {
     throw new CliError(
       'badInput',
@@ -59,11 +64,11 @@ export function parseRunFile(source: { file: string; text: string; settings?: st
     );
   }
   const options = new Map<string, string>();
-  for (const setting of source.settings ?? []) applySetting(document, setting, options);
+  for (const setting of source.settings ?? []) applySetting(document, setting, { options, origin });
 
   const locate = (findings: Finding[]): string[] =>
     findings
-      .map((finding) => place({ file, document, lines, options, finding }))
+      .map((finding) => place({ file, document, lines, options, origin, finding }))
       .sort((a, b) => a.offset - b.offset)
       .map((placed) => placed.text);
   const parsed = runFileSchema.safeParse(document.toJS());
@@ -74,15 +79,20 @@ export function parseRunFile(source: { file: string; text: string; settings?: st
   return { value: parsed.data, locate };
 }
 
-function applySetting(document: Document, setting: string, options: Map<string, string>): void {
+function applySetting(
+  document: Document,
+  setting: string,
+  { options, origin }: { options: Map<string, string>; origin: string },
+): void {
   const equals = setting.indexOf('=');
-  if (equals <= 0) throw new CliError('badInput', `--set: expected key=value such as tune.steps=100, got "${setting}"`);
+  if (equals <= 0)
+    throw new CliError('badInput', `${origin.trimEnd()}: expected key=value such as tune.steps=100, got "${setting}"`);
   const key = setting.slice(0, equals);
   let value: unknown;
   try {
     value = parseYaml(setting.slice(equals + 1));
   } catch (error) {
-    throw new CliError('badInput', `--set ${setting}: the value is not YAML: ${messageOf(error)}`);
+    throw new CliError('badInput', `${origin}${setting}: the value is not YAML: ${messageOf(error)}`);
   }
   const path = key.split('.');
   // A scalar in the way ("data: folder" and then data.simulate.seed) gives way to the mapping that the option asks for.
@@ -100,16 +110,17 @@ interface PlaceOptions {
   document: Document;
   lines: LineCounter;
   options: Map<string, string>;
+  origin: string;
   finding: Finding;
 }
 
 /** Where a finding stands: its own node, or the nearest one around it. */
-function place({ file, document, lines, options, finding }: PlaceOptions): { text: string; offset: number } {
+function place({ file, document, lines, options, origin, finding }: PlaceOptions): { text: string; offset: number } {
   const dotted = finding.path.join('.');
   const label = finding.atKey || finding.missing || dotted === '' ? '' : `${dotted}: `;
   for (const [key, setting] of options) {
     if (dotted === key || dotted.startsWith(`${key}.`)) {
-      return { text: `--set ${setting}: ${label}${finding.message}`, offset: -1 };
+      return { text: `${origin}${setting}: ${label}${finding.message}`, offset: -1 };
     }
   }
   let offset = 0;

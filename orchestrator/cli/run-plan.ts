@@ -9,7 +9,14 @@ import { basename, join, resolve } from 'node:path';
 
 import { type Digest, type RunPlan } from '../../workflows/contract.js';
 import { BadInputError } from '../recommender/domain-job.js';
-import { type RecipeOverrides, type Recipes, resolveRecipes, type TuneOverrides } from '../recommender/recipes.js';
+import {
+  ingestColumns,
+  MAPPED_FORMATS,
+  type RecipeOverrides,
+  type Recipes,
+  resolveRecipes,
+  type TuneOverrides,
+} from '../recommender/recipes.js';
 import { parseTasks } from '../recommender/tasks/registry.js';
 import { WordingError } from '../recommender/tasks/template.js';
 import { type AdapterSource, conflictsWith, requireAdapterFolder } from './adapter-source.js';
@@ -144,9 +151,22 @@ function resolveData(
       ? {}
       : { text_vectors: requireDataFile(near(data.textVectors), 'item text vectors') };
   return {
-    overrides: { simulate: null, ingest: { format: found.format, ...filters } },
+    overrides: { simulate: null, ingest: { format: found.format, ...filters, columns: columnsOf(data) } },
     inputPaths: { interactions, ...items, ...vectors },
   };
+}
+
+function columnsOf(data: Exclude<RunFile['data'], { simulate: unknown }>): Recipes['ingest']['columns'] {
+  if (typeof data === 'string') return null;
+  const mapped = MAPPED_FORMATS.includes(data.format);
+  if (mapped !== (data.columns !== undefined)) {
+    const got = `format ${data.format} ${data.columns === undefined ? 'without' : 'with'} "columns"`;
+    throw new CliError(
+      'badInput',
+      `expected "columns" with format ${MAPPED_FORMATS.join(' or ')} and no other, got ${got}`,
+    );
+  }
+  return data.columns === undefined ? null : ingestColumns(data.columns);
 }
 
 function without<T extends object, K extends keyof T>(value: T, key: K): Omit<T, K> {

@@ -77,7 +77,7 @@ const TOLERANCE = 0.0007;
 describe.each(REFERENCES)('references on $name (skipped without ../shared)', ({ name, popularity, rows }) => {
   const interactions = `${SHARED}${name}/sequences.txt.gz`;
   it.skipIf(!existsSync(interactions))('are reproduced', { timeout: 60_000 }, async () => {
-    const recipe = { format: 's3rec' as const, minEventsPerUser: 1, minEventsPerItem: 1 };
+    const recipe = { format: 's3rec' as const, minEventsPerUser: 1, minEventsPerItem: 1, columns: null };
     const { dataset } = await ingest({ interactions, items: null }, recipe);
     const rowOf = (ranks: (number | null)[]): number[] => {
       const { hr, ndcg } = metricsOf(ranks, [5, 10]);

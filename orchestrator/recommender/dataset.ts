@@ -27,6 +27,25 @@ export function datasetFromSequences(sequences: readonly (readonly number[])[]):
   return { itemCount: itemCountOf(items), userCount: sequences.length, userOffsets, items };
 }
 
+/** Event i is of `users[i]` and `items[i]`; a user's events keep their order. */
+export function datasetFromEvents(events: { users: Uint32Array; items: Uint32Array; userCount: number }): Dataset {
+  const { users, userCount } = events;
+  const userOffsets = new Float64Array(userCount + 1);
+  for (const user of users) userOffsets[user + 1] = (userOffsets[user + 1] ?? 0) + 1;
+  for (let user = 0; user < userCount; user += 1) {
+    userOffsets[user + 1] = (userOffsets[user + 1] ?? 0) + (userOffsets[user] ?? 0);
+  }
+  const next = userOffsets.slice();
+  const items = new Int32Array(users.length);
+  for (let event = 0; event < users.length; event += 1) {
+    const user = users[event] ?? 0;
+    const at = next[user] ?? 0;
+    items[at] = events.items[event] ?? 0;
+    next[user] = at + 1;
+  }
+  return { itemCount: itemCountOf(items), userCount, userOffsets, items };
+}
+
 export function readDataset(file: SafetensorsFile, source: string): Dataset {
   const { data: items } = file.i32('items', [-1]);
   const { data: userOffsets } = file.i64('user_offsets', [-1]);
@@ -72,24 +91,30 @@ export function targetOf(dataset: Dataset, user: number, part: EvaluationPart): 
 
 /** Distinct (user, item) pairs of the training part, sorted by user, then item. */
 export function trainingGraphTensors(dataset: Dataset): Record<string, Tensor> {
-  const users: number[] = [];
-  const items: number[] = [];
+  const users = new Int32Array(dataset.items.length);
+  const items = new Int32Array(dataset.items.length);
+  let pairs = 0;
   for (let user = 0; user < dataset.userCount; user += 1) {
-    const distinct = [...new Set(trainingEventsOf(dataset, user))].sort((a, b) => a - b);
-    for (const item of distinct) {
-      users.push(user);
-      items.push(item);
+    let before = -1;
+    for (const item of trainingEventsOf(dataset, user).slice().sort()) {
+      if (item === before) continue;
+      before = item;
+      users[pairs] = user;
+      items[pairs] = item;
+      pairs += 1;
     }
   }
   return {
-    users: { shape: [users.length], data: Int32Array.from(users) },
-    items: { shape: [items.length], data: Int32Array.from(items) },
+    users: { shape: [pairs], data: users.slice(0, pairs) },
+    items: { shape: [pairs], data: items.slice(0, pairs) },
     counts: { shape: [2], data: int64([dataset.userCount, dataset.itemCount]) },
   };
 }
 
 export function int64(values: ArrayLike<number>): BigInt64Array {
-  return BigInt64Array.from({ length: values.length }, (_, i) => BigInt(values[i] ?? 0));
+  const whole = new BigInt64Array(values.length);
+  for (let i = 0; i < values.length; i += 1) whole[i] = BigInt(values[i] ?? 0);
+  return whole;
 }
 
 function itemCountOf(items: Int32Array): number {

@@ -1,7 +1,8 @@
 /** Import of Collimate's own NDJSON: one event or one item a line. An event of an item that the items file lacks is malformed. */
-import { type EventLog, type ImportedText, intentionOf } from './event-log.js';
-import { parseJson, readLines } from './files.js';
+import { type EventLog, intentionOf } from './event-log.js';
+import { forEachLine, parseJson } from './files.js';
 import { type AuditReport, ImportAudit } from './import-audit.js';
+import { type ItemTexts } from './item-texts.js';
 
 const EVENT_FORM = '{"user": string, "item": string, "time": number}';
 const ITEM_FORM = '{"item": string, "title": string, …}';
@@ -9,11 +10,14 @@ const ITEM_FORM = '{"item": string, "title": string, …}';
 export async function importCollimateEvents(
   path: string,
   log: EventLog,
-  known: ReadonlyMap<string, ImportedText> | null,
+  known: ItemTexts | null,
 ): Promise<AuditReport> {
   const audit = new ImportAudit(path, `lines of ${EVENT_FORM}`);
-  for await (const { number, text } of readLines(path)) {
-    if (text.trim() === '') continue;
+  await forEachLine(path, (text, number) => {
+    if (text.trim() === '') {
+      audit.skipped('blank_line');
+      return;
+    }
     const event = parseEvent(parseJson(text));
     if (event === null) audit.malformed(number, EVENT_FORM, text);
     else if (known !== null && !known.has(event.item))
@@ -22,14 +26,17 @@ export async function importCollimateEvents(
       log.add(event);
       audit.usable();
     }
-  }
+  });
   return audit.finish();
 }
 
-export async function importCollimateItems(path: string, into: Map<string, ImportedText>): Promise<AuditReport> {
+export async function importCollimateItems(path: string, into: ItemTexts): Promise<AuditReport> {
   const audit = new ImportAudit(path, `lines of ${ITEM_FORM}`);
-  for await (const { number, text } of readLines(path)) {
-    if (text.trim() === '') continue;
+  await forEachLine(path, (text, number) => {
+    if (text.trim() === '') {
+      audit.skipped('blank_line');
+      return;
+    }
     const value = parseJson(text);
     const fields = typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};
     const field = (name: string): string => (typeof fields[name] === 'string' ? fields[name] : '');
@@ -37,7 +44,7 @@ export async function importCollimateItems(path: string, into: Map<string, Impor
     else if (into.has(field('item'))) audit.skipped('repeated_item');
     else {
       const [title, brand, categories] = [field('title'), field('brand'), field('categories')];
-      into.set(field('item'), {
+      into.add(field('item'), {
         title,
         brand,
         categories,
@@ -47,7 +54,7 @@ export async function importCollimateItems(path: string, into: Map<string, Impor
       });
       audit.usable();
     }
-  }
+  });
   return audit.finish();
 }
 

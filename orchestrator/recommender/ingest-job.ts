@@ -5,7 +5,7 @@ import { writeJson, writeNdjson } from './files.js';
 import { ingest } from './ingest.js';
 import { inputPath, outputPath } from './job-files.js';
 import { RecipeFields } from './recipe-fields.js';
-import { INGEST_FORMATS } from './recipes.js';
+import { INGEST_FORMATS, ingestColumns, type IngestColumns } from './recipes.js';
 import { writeSafetensors } from './safetensors.js';
 
 export const ingestJob: DomainJob = async (context) => {
@@ -14,6 +14,7 @@ export const ingestJob: DomainJob = async (context) => {
     format: fields.oneOf('format', INGEST_FORMATS),
     minEventsPerUser: fields.integer('minEventsPerUser', { min: 1 }),
     minEventsPerItem: fields.integer('minEventsPerItem', { min: 1 }),
+    columns: columnsOf(fields),
   };
   const files = { interactions: inputPath(context, 'interactions'), items: context.inputs['items'] ?? null };
   const { dataset, catalogue, userIds, report } = await ingest(files, recipe);
@@ -27,10 +28,7 @@ export const ingestJob: DomainJob = async (context) => {
   };
   await writeSafetensors(outputPath(context, outputs.dataset), datasetTensors(dataset));
   await writeNdjson(outputPath(context, outputs.catalogue), catalogue);
-  await writeNdjson(
-    outputPath(context, outputs.users),
-    userIds.map((user) => ({ user })),
-  );
+  await writeNdjson(outputPath(context, outputs.users), userRecords(userIds));
   await writeSafetensors(outputPath(context, outputs.graph), trainingGraphTensors(dataset));
   await writeJson(outputPath(context, outputs.ingest_report), report);
   const { users, itemsKept, events, usersTrainingOnly, duplicateEvents, itemsWithoutMetadata } = report;
@@ -48,3 +46,24 @@ export const ingestJob: DomainJob = async (context) => {
     },
   };
 };
+
+function* userRecords(userIds: string[]): Generator<{ user: string }> {
+  for (const user of userIds) yield { user };
+}
+
+function columnsOf(fields: RecipeFields): IngestColumns | null {
+  if (fields.isNull('columns')) return null;
+  const columns = fields.section('columns');
+  const named = (name: string): string | null => (columns.isNull(name) ? null : columns.text(name));
+  return ingestColumns({
+    user: columns.text('user'),
+    item: columns.text('item'),
+    time: named('time'),
+    title: named('title'),
+    brand: named('brand'),
+    categories: named('categories'),
+    keywords: named('keywords'),
+    description: named('description'),
+    separator: columns.text('separator'),
+  });
+}

@@ -2,7 +2,7 @@ import { gzipSync } from 'node:zlib';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { eventsOf } from './dataset.js';
 import { ingest, type IngestResult } from './ingest.js';
-import { type IngestFormat } from './recipes.js';
+import { type IngestColumns, type IngestFormat } from './recipes.js';
 import { TestFolder } from './test-folder.js';
 
 let folder: TestFolder;
@@ -17,6 +17,7 @@ interface Case {
   items?: string | Uint8Array;
   minEventsPerUser?: number;
   minEventsPerItem?: number;
+  columns?: IngestColumns | null;
 }
 
 async function ingested({
@@ -25,12 +26,13 @@ async function ingested({
   items,
   minEventsPerUser = 1,
   minEventsPerItem = 1,
+  columns = null,
 }: Case): Promise<IngestResult> {
   const files = {
     interactions: await folder.write('interactions', interactions),
     items: items === undefined ? null : await folder.write('items', items),
   };
-  return ingest(files, { format, minEventsPerUser, minEventsPerItem });
+  return ingest(files, { format, minEventsPerUser, minEventsPerItem, columns });
 }
 
 /** Each user's external item ids. */
@@ -133,19 +135,25 @@ describe('ingest of each format', () => {
   });
 
   it('takes the intention column of each format, and leaves items without one as they are', async () => {
-    const files: Omit<Case, 'interactions'>[] = [
-      { format: 'collimate', items: '{"item":"a","intention":" gift "}\n{"item":"b"}\n{"item":"c","intention":""}\n' },
-      { format: 's3rec', items: 'item_id\ttitle\tintention\na\t\tgift\nb\t\t\nc\t\t\n' },
-      { format: 'recbole', items: 'item_id:token\tintention:token_seq\na\tgift\nb\t\nc\t\n' },
+    const files: Case[] = [
+      {
+        format: 'collimate',
+        interactions: ['a', 'b', 'c'].map((item, time) => event('u', item, time)).join('\n'),
+        items: '{"item":"a","intention":" gift "}\n{"item":"b"}\n{"item":"c","intention":""}\n',
+      },
+      {
+        format: 's3rec',
+        interactions: 'u a b c\n',
+        items: 'item_id\ttitle\tintention\na\t\tgift\nb\t\t\nc\t\t\n',
+      },
+      {
+        format: 'recbole',
+        interactions: 'user_id:token\titem_id:token\nu\ta\nu\tb\nu\tc\n',
+        items: 'item_id:token\tintention:token_seq\na\tgift\nb\t\nc\t\n',
+      },
     ];
-    const interactions = {
-      collimate: ['a', 'b', 'c'].map((item, time) => event('u', item, time)).join('\n'),
-      s3rec: 'u a b c\n',
-      recbole: 'user_id:token\titem_id:token\nu\ta\nu\tb\nu\tc\n',
-      amazon: '',
-    };
     for (const file of files) {
-      const { catalogue } = await ingested({ ...file, interactions: interactions[file.format] });
+      const { catalogue } = await ingested(file);
       expect(catalogue.map((item) => item.intention)).toEqual(['gift', undefined, undefined]);
       expect(catalogue.map((item) => 'intention' in item)).toEqual([true, false, false]);
     }

@@ -228,8 +228,8 @@ describe('bad input of the domain jobs', () => {
     await expect(run('simulate', { seed: 1 }, {})).rejects.toThrow(
       /simulate\.items: expected an integer ≥ 1, got nothing/,
     );
-    await expect(run('ingest', { ...RECIPES.ingest, format: 'csv' }, {})).rejects.toThrow(
-      /ingest\.format: expected one of collimate, s3rec, recbole, amazon, got "csv"/,
+    await expect(run('ingest', { ...RECIPES.ingest, format: 'xml' }, {})).rejects.toThrow(
+      /ingest\.format: expected one of collimate, s3rec, recbole, amazon, movielens, csv, ndjson, got "xml"/,
     );
     await expect(run('evaluate', { k: [10] }, {})).rejects.toThrow(/evaluate\.cooccurrence: expected an object/);
   });

@@ -28,6 +28,16 @@ export class RecipeFields {
     return found ?? this.fail(name, `one of ${choices.join(', ')}`, value);
   }
 
+  isNull(name: string): boolean {
+    return this.recipe[name] === null;
+  }
+
+  /** Not empty. */
+  text(name: string): string {
+    const value = this.recipe[name];
+    return typeof value === 'string' && value !== '' ? value : this.fail(name, 'text', value);
+  }
+
   strings(name: string): string[] {
     const value = this.recipe[name];
     const isText = (entry: Json): entry is string => typeof entry === 'string' && entry !== '';

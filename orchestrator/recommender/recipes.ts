@@ -23,9 +23,39 @@ export type SimulateRecipe = {
   eventsPerUserMax: number;
 };
 
-export const INGEST_FORMATS = ['collimate', 's3rec', 'recbole', 'amazon'] as const;
+export const INGEST_FORMATS = ['collimate', 's3rec', 'recbole', 'amazon', 'movielens', 'csv', 'ndjson'] as const;
 export type IngestFormat = (typeof INGEST_FORMATS)[number];
-export type IngestRecipe = { format: IngestFormat; minEventsPerUser: number; minEventsPerItem: number };
+/** Formats whose columns have names of the user's own. */
+export const MAPPED_FORMATS: readonly IngestFormat[] = ['csv', 'ndjson'];
+/** Columns of a CSV, or fields of an NDJSON, by what they hold; null: the files have none. `item` is the same in both files. */
+export type IngestColumns = {
+  user: string;
+  item: string;
+  /** Null: the order in the file is the time. */
+  time: string | null;
+  title: string | null;
+  brand: string | null;
+  categories: string | null;
+  keywords: string | null;
+  description: string | null;
+  /** Between the cells of a CSV. */
+  separator: string;
+};
+export type IngestRecipe = {
+  format: IngestFormat;
+  minEventsPerUser: number;
+  minEventsPerItem: number;
+  /** Null unless the format is mapped. */
+  columns: IngestColumns | null;
+};
+
+/** A mapping with what it leaves out filled in. */
+export function ingestColumns(
+  named: Pick<IngestColumns, 'user' | 'item'> & Partial<Omit<IngestColumns, 'user' | 'item'>>,
+): IngestColumns {
+  const texts = { title: null, brand: null, categories: null, keywords: null, description: null };
+  return { time: null, ...texts, separator: ',', ...named };
+}
 
 export type TextVectorsRecipe = { dim: number; minDocuments: number; iterations: number; seed: number };
 
@@ -194,7 +224,7 @@ export function defaultRecipes(
 ): Recipes & { simulate: SimulateRecipe; textVectors: TextVectorsRecipe; dense: DenseRecipe } {
   return {
     simulate: { seed, items: 1000, users: 3000, eventsPerUserMin: 5, eventsPerUserMax: 25 },
-    ingest: { format: 'collimate', minEventsPerUser: 1, minEventsPerItem: 1 },
+    ingest: { format: 'collimate', minEventsPerUser: 1, minEventsPerItem: 1, columns: null },
     dccf: {
       dim: 32,
       layers: 2,
