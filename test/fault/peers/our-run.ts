@@ -31,6 +31,8 @@ function settings({ work, world }: OurOptions): string[] {
     ...['data.simulate.items=300', 'data.simulate.users=300', 'data.simulate.eventsPerUserMin=18'],
     ...['embed.epochs=2', 'codebooks.iterations=4', 'rank.beams=10', 'rank.topK=10', 'rank.searchLossPrompts=0'],
     ...['evaluate.k=[1,5,10]', 'dense=false', 'publish=false'],
+    // Histories alone, as the peers' batches are.
+    ...['render.tasks.text.weight=0', 'render.tasks.query.weight=0'],
     ...[`tune.steps=${String(work.steps)}`, `tune.batchSequences=${String(work.batchSequences)}`, 'tune.warmupSteps=5'],
     ...[`checkpoints.tune=${String(work.checkpointSteps)}`, `fleet.workers.max=${String(world)}`],
   ];
