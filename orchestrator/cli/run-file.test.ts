@@ -105,9 +105,9 @@ describe('errors name file, line and column', () => {
   });
 
   test('of several forms, the errors are those of the form that was meant', () => {
-    expect(errorsOf('name: t\ndata:\n  format: s3rec\n  interactions: a\n  item: b\n')).toEqual([
-      expect.stringContaining('run.yaml:3:3: missing key "items"'),
-      'run.yaml:5:3: unknown key "item"; did you mean "items"?',
+    expect(errorsOf('name: t\ndata:\n  format: s3rec\n  interaction: a\n  items: b\n')).toEqual([
+      expect.stringContaining('run.yaml:3:3: missing key "interactions"'),
+      'run.yaml:4:3: unknown key "interaction"; did you mean "interactions"?',
     ]);
   });
 
