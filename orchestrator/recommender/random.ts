@@ -13,6 +13,8 @@ export const RANDOM_SITES = {
   shopEvents: 103,
   textProjection: 104,
   templateChoice: 105,
+  bootstrap: 131,
+  validationUsers: 132,
   test: 199,
 } as const;
 export type RandomSite = (typeof RANDOM_SITES)[keyof typeof RANDOM_SITES];

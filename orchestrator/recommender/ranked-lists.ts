@@ -8,14 +8,23 @@ export interface RankedList {
   scores: Float32Array;
 }
 
-const LIST_INPUT = /^lists_(\d+)$/;
+/** One list a user. */
+export type RankedLists = ReadonlyMap<number, RankedList>;
 
-/** Reads the inputs `lists_0`, `lists_1`, … in that order. `inputs`: input name to path. */
-export async function readRankedLists(inputs: Record<string, string>): Promise<Map<number, RankedList>> {
+const NAMED_LIST_INPUT = /^(\w+)_lists_\d+$/;
+
+/** Reads the inputs `<prefix>0`, `<prefix>1`, … in that order. `inputs`: input name to path. */
+export async function readRankedLists(
+  inputs: Record<string, string>,
+  prefix = 'lists_',
+): Promise<Map<number, RankedList>> {
+  const shardNumber = (name: string): number => Number(name.slice(prefix.length));
   const shards = Object.keys(inputs)
-    .filter((name) => LIST_INPUT.test(name))
+    .filter((name) => name.startsWith(prefix) && /^\d+$/.test(name.slice(prefix.length)))
     .sort((a, b) => shardNumber(a) - shardNumber(b));
-  if (shards.length === 0) throw new BadInputError('expected inputs lists_0, lists_1, …, got none; run rank first');
+  if (shards.length === 0) {
+    throw new BadInputError(`expected inputs ${prefix}0, ${prefix}1, …, got none; run the ranking first`);
+  }
   const lists = new Map<number, RankedList>();
   for (const name of shards) {
     const file = await SafetensorsFile.open(inputs[name] ?? '');
@@ -32,8 +41,16 @@ export async function readRankedLists(inputs: Record<string, string>): Promise<M
   return lists;
 }
 
+/** Of every source that has inputs `<source>_lists_<shard>`, in the order of their names. */
+export async function readNamedLists(inputs: Record<string, string>): Promise<Map<string, RankedLists>> {
+  const names = Object.keys(inputs).flatMap((name) => NAMED_LIST_INPUT.exec(name)?.[1] ?? []);
+  const lists = new Map<string, RankedLists>();
+  for (const name of [...new Set(names)].sort()) lists.set(name, await readRankedLists(inputs, `${name}_lists_`));
+  return lists;
+}
+
 /** The list of a user that must have one. */
-export function listOf(lists: ReadonlyMap<number, RankedList>, user: number): RankedList {
+export function listOf(lists: RankedLists, user: number): RankedList {
   const list = lists.get(user);
   if (list === undefined) {
     throw new BadInputError(`lists: expected a list for user ${user}, got none; every rank shard must be an input`);
@@ -51,8 +68,4 @@ export function showable(
     if (item >= 0 && shown.size < k && !removed.has(item) && !shown.has(item)) shown.set(item, list.scores[i] ?? 0);
   });
   return Array.from(shown, ([item, score]) => ({ item, score }));
-}
-
-function shardNumber(name: string): number {
-  return Number(LIST_INPUT.exec(name)?.[1] ?? 0);
 }

@@ -16,6 +16,12 @@ export class RecipeFields {
     return this.fail(name, `an integer ≥ ${range.min}${range.max === undefined ? '' : ` and ≤ ${range.max}`}`, value);
   }
 
+  number(name: string, range: { min: number }): number {
+    const value = this.recipe[name];
+    if (typeof value === 'number' && value >= range.min) return value;
+    return this.fail(name, `a number ≥ ${range.min}`, value);
+  }
+
   oneOf<T extends string>(name: string, choices: readonly T[]): T {
     const value = this.recipe[name];
     const found = choices.find((choice) => choice === value);

@@ -47,7 +47,14 @@ export type CodebooksRecipe = {
 };
 
 /** `vocabularySize` bounds the text part (special tokens, bytes, merges); item tokens come behind it. */
-export type RenderRecipe = { vocabularySize: number; historyItemsMax: number; templates: string[]; seed: number };
+export type RenderRecipe = {
+  vocabularySize: number;
+  historyItemsMax: number;
+  templates: string[];
+  /** Users with a prompt for their validation event: those of `fusion`, 0 without it. */
+  validationPrompts: number;
+  seed: number;
+};
 
 export type ScratchBase = {
   kind: 'scratch';
@@ -96,7 +103,27 @@ export type RankRecipe = {
 /** Values tried on the validation events; every combination is scored. */
 export type CooccurrenceGrid = { windows: number[]; backwardWeights: number[]; historyDecays: number[] };
 /** `k`: the cut-offs of HR@k and NDCG@k, ascending. */
-export type EvaluateRecipe = { cooccurrence: CooccurrenceGrid; k: number[] };
+export type EvaluateRecipe = {
+  cooccurrence: CooccurrenceGrid;
+  k: number[];
+  /** Of the bootstrap over users, for the 95 % intervals. */
+  resamples: number;
+  seed: number;
+};
+
+/** How the published list is made of several sources; see fusion.ts. */
+export type FusionRecipe = {
+  /** Users, drawn by the seed of `render`, on whose validation events the weights are fitted. */
+  validationUsers: number;
+  /** Best items by co-occurrence that become candidates beside those of the lists. */
+  candidates: number;
+  /** Added to a co-occurrence score before its logarithm. */
+  cooccurrenceFloor: number;
+  /** How far an item that a list lacks is below the list's last, in nats. */
+  missingMargin: number;
+  /** Values tried for each source's weight. */
+  weights: number[];
+};
 
 export type AssembleRecipe = { k: number };
 
@@ -111,6 +138,8 @@ export type Recipes = {
   tune: TuneRecipe;
   rank: RankRecipe;
   evaluate: EvaluateRecipe;
+  /** Null: the model's own list is published, the paper's form. */
+  fusion: FusionRecipe | null;
   assemble: AssembleRecipe;
 };
 
@@ -133,6 +162,7 @@ export const LORA_TARGETS: readonly string[] = [
 ];
 
 const DEFAULT_SEED = 2024;
+const DEFAULT_VALIDATION_USERS = 2000;
 
 const SCRATCH_BASE: ScratchBase = {
   kind: 'scratch',
@@ -149,7 +179,7 @@ const SCRATCH_BASE: ScratchBase = {
 /** Sized for the simulated shop on two CPU cores; fresh copies on every call. */
 export function defaultRecipes(
   seed: number = DEFAULT_SEED,
-): Recipes & { simulate: SimulateRecipe; textVectors: TextVectorsRecipe } {
+): Recipes & { simulate: SimulateRecipe; textVectors: TextVectorsRecipe; fusion: FusionRecipe } {
   return {
     simulate: { seed, items: 1000, users: 3000, eventsPerUserMin: 5, eventsPerUserMax: 25 },
     ingest: { format: 'collimate', minEventsPerUser: 1, minEventsPerItem: 1 },
@@ -170,7 +200,13 @@ export function defaultRecipes(
     },
     textVectors: { dim: 64, minDocuments: 2, iterations: 4, seed },
     codebooks: { levels: 4, codes: 256, iterations: 25, beam: 1, collaborativeWeight: 1, textWeight: 1, seed },
-    render: { vocabularySize: 512, historyItemsMax: 20, templates: [...SEQUENTIAL_TEMPLATES], seed },
+    render: {
+      vocabularySize: 512,
+      historyItemsMax: 20,
+      templates: [...SEQUENTIAL_TEMPLATES],
+      validationPrompts: DEFAULT_VALIDATION_USERS,
+      seed,
+    },
     tune: {
       base: { ...SCRATCH_BASE },
       trainable: { kind: 'full' },
@@ -193,6 +229,15 @@ export function defaultRecipes(
     evaluate: {
       cooccurrence: { windows: [5, 20], backwardWeights: [0.4, 0.8], historyDecays: [0.4, 0.6, 0.8] },
       k: [1, 5, 10, 20],
+      resamples: 1000,
+      seed,
+    },
+    fusion: {
+      validationUsers: DEFAULT_VALIDATION_USERS,
+      candidates: 100,
+      cooccurrenceFloor: 1e-3,
+      missingMargin: 1,
+      weights: [0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.8, 1, 1.5, 2.5],
     },
     assemble: { k: 50 },
   };
@@ -213,7 +258,7 @@ export type TuneOverrides = Partial<Omit<TuneRecipe, 'base' | 'trainable'>> & {
   base?: Partial<ScratchBase> | HuggingFaceBase;
   trainable?: FullTraining | (Partial<LoraTraining> & { kind: 'lora' });
 };
-/** What a run file may say: any subset of fields; `null` switches the optional `simulate` or `textVectors` off. */
+/** What a run file may say: any subset of fields; `null` switches the optional `simulate`, `textVectors` or `fusion` off. */
 export type RecipeOverrides = {
   /** Seed of every kind that does not name its own. */
   seed?: number;
@@ -224,6 +269,8 @@ export type RecipeOverrides = {
 export function resolveRecipes(overrides: RecipeOverrides = {}): Recipes {
   const defaults = defaultRecipes(overrides.seed);
   rejectUnknown('recipes', overrides, ['seed', ...Object.keys(defaults)]);
+  const fusion = overrides.fusion === null ? null : merge('fusion', defaults.fusion, overrides.fusion);
+  const validationPrompts = fusion?.validationUsers ?? 0;
   return {
     simulate: overrides.simulate === null ? null : merge('simulate', defaults.simulate, overrides.simulate),
     ingest: merge('ingest', defaults.ingest, overrides.ingest),
@@ -231,10 +278,11 @@ export function resolveRecipes(overrides: RecipeOverrides = {}): Recipes {
     textVectors:
       overrides.textVectors === null ? null : merge('textVectors', defaults.textVectors, overrides.textVectors),
     codebooks: merge('codebooks', defaults.codebooks, overrides.codebooks),
-    render: merge('render', defaults.render, overrides.render),
+    render: { ...merge('render', defaults.render, overrides.render), validationPrompts },
     tune: resolveTune(defaults.tune, overrides.tune ?? {}),
     rank: merge('rank', defaults.rank, overrides.rank),
     evaluate: resolveEvaluate(defaults.evaluate, overrides.evaluate),
+    fusion,
     assemble: merge('assemble', defaults.assemble, overrides.assemble),
   };
 }

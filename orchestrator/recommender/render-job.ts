@@ -13,7 +13,7 @@ import { int64 } from './dataset.js';
 import { BadInputError, type DomainJob, type DomainJobContext } from './domain-job.js';
 import { parseJson, readText, writeFileAtomically } from './files.js';
 import { inputDataset, inputPath, outputPath } from './job-files.js';
-import { publishPromptTensors, testPromptTensors, trainExampleTensors } from './prompts.js';
+import { publishPromptTensors, testPromptTensors, trainExampleTensors, validationPromptTensors } from './prompts.js';
 import { RecipeFields } from './recipe-fields.js';
 import { type RenderRecipe } from './recipes.js';
 import { SafetensorsFile, type Tensor, writeSafetensors } from './safetensors.js';
@@ -46,6 +46,7 @@ export const renderJob: DomainJob = async (context) => {
     tokenizer: 'tokenizer.json',
     vocabulary: 'vocabulary.safetensors',
     train_examples: 'train_examples.safetensors',
+    validation_prompts: 'validation_prompts.safetensors',
     test_prompts: 'test_prompts.safetensors',
     publish_prompts: 'publish_prompts.safetensors',
   };
@@ -55,6 +56,8 @@ export const renderJob: DomainJob = async (context) => {
     sizes: { shape: [2], data: int64([tokenizer.vocabularySize, tokenizer.firstItemToken]) },
   });
   await writeSafetensors(outputPath(context, outputs.train_examples), examples);
+  const validationPrompts = validationPromptTensors(dataset, { form, usersMax: recipe.validationPrompts });
+  await writeSafetensors(outputPath(context, outputs.validation_prompts), validationPrompts);
   const testPrompts = testPromptTensors(dataset, form);
   const publishPrompts = publishPromptTensors(dataset, form);
   await writeSafetensors(outputPath(context, outputs.test_prompts), testPrompts);
@@ -66,6 +69,7 @@ export const renderJob: DomainJob = async (context) => {
     examples: count(examples['offsets']) - 1,
     tokens: count(examples['tokens']),
     // Prompts by output name: ranking cuts its shards by them.
+    validation_prompts: count(validationPrompts['offsets']) - 1,
     test_prompts: count(testPrompts['offsets']) - 1,
     publish_prompts: count(publishPrompts['offsets']) - 1,
     templateTokens: templates.map((words) => words.length),
@@ -79,6 +83,7 @@ function renderRecipe(context: DomainJobContext): RenderRecipe {
     vocabularySize: fields.integer('vocabularySize', { min: 1, max: 1 << 18 }),
     historyItemsMax: fields.integer('historyItemsMax', { min: 1 }),
     templates: fields.strings('templates'),
+    validationPrompts: fields.integer('validationPrompts', { min: 0 }),
     seed: fields.integer('seed', { min: 0 }),
   };
 }
