@@ -28,6 +28,7 @@ const MODULES: { commands: string[]; load: () => Promise<AddCommands> }[] = [
     load: async () => (await import('./commands/control.js')).addControlCommands,
   },
   { commands: ['export'], load: async () => (await import('./commands/export.js')).addExportCommand },
+  { commands: ['report'], load: async () => (await import('./commands/report.js')).addReportCommand },
   { commands: ['verify'], load: async () => (await import('./commands/verify.js')).addVerifyCommand },
   { commands: ['recommend'], load: async () => (await import('./commands/recommend.js')).addRecommendCommand },
   { commands: ['doctor', 'version'], load: async () => (await import('./commands/doctor.js')).addDoctorCommand },
