@@ -24,8 +24,10 @@ const ENTITIES: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;
 function textOf(value: Content): string {
   if (value === null) return '';
   if (value instanceof Html) return value.text;
-  if (Array.isArray(value)) return (value as readonly Content[]).map(textOf).join('');
-  return String(value as string | number).replace(/[&<>"']/g, (character) => ENTITIES[character] ?? character);
+  if (typeof value === 'string' || typeof value === 'number') {
+    return String(value).replace(/[&<>"']/g, (character) => ENTITIES[character] ?? character);
+  }
+  return value.map(textOf).join('');
 }
 
 export interface TableColumn {
