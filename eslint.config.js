@@ -72,6 +72,21 @@ export default tseslint.config(
     'Fleet and serving are used by activities and the controller, never the reverse.',
   ),
   forbid(
+    ['orchestrator/report'],
+    [
+      '**/controller/**',
+      '**/activities/**',
+      '**/fleet/**',
+      '**/cli/**',
+      '**/serving/**',
+      '**/telemetry/**',
+      '**/native/**',
+      '@temporalio/*',
+      '@grpc/*',
+    ],
+    'The report reads the artifact store and the domain; activities and the command line make it.',
+  ),
+  forbid(
     ['orchestrator/activities'],
     ['**/controller/**', '**/cli/**', '**/native/**'],
     'Activities use fleet, artifacts, recommender.',

@@ -15,6 +15,7 @@ import type {
   RunPlan,
   RunResult,
   RunSeconds,
+  RunStatus,
   StageName,
   TimelineSnapshot,
 } from './contract.js';
@@ -169,4 +170,6 @@ export interface Activities {
     jobs: Record<string, JobResult>;
     generation: string | null;
   }): Promise<RunResult>;
+  /** Writes `runs/<id>/report.html` for people. Never fails: what kept it from being written is a line in the run's events. */
+  writeReport(request: { plan: RunPlan; status: RunStatus; jobs: Record<string, JobResult> }): Promise<void>;
 }

@@ -13,7 +13,16 @@ export interface JsonObject {
 /** Lower-case hex SHA-256 of a file's bytes; the file is `objects/<digest>` in the artifact store. */
 export type Digest = string;
 
-export const DOMAIN_JOB_KINDS = ['simulate', 'ingest', 'text_vectors', 'render', 'evaluate', 'assemble'] as const;
+export const DOMAIN_JOB_KINDS = [
+  'simulate',
+  'ingest',
+  'text_vectors',
+  'render',
+  'fit_fusion',
+  'fuse',
+  'evaluate',
+  'assemble',
+] as const;
 export const NATIVE_JOB_KINDS = ['dccf', 'codebooks', 'tune', 'rank', 'dense', 'rank_dense'] as const;
 export type DomainJobKind = (typeof DOMAIN_JOB_KINDS)[number];
 export type NativeJobKind = (typeof NATIVE_JOB_KINDS)[number];
@@ -91,6 +100,8 @@ export interface RunPlan {
     /** The dense sequence model beside the language model; `seeds` of them. Null: none. */
     dense: JsonObject | null;
     evaluate: JsonObject;
+    /** How several sources become the published list; null: the model's own lists are published. */
+    fusion: JsonObject | null;
     assemble: JsonObject;
   };
   /**

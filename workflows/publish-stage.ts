@@ -1,11 +1,13 @@
-/** Stage `publish`: beam search from every user's whole history, assembled into the list that serving hands out. */
+/** Stage `publish`: ranking from every user's whole history, fused where the run does, assembled into the list that serving hands out. */
 import type { StageInput, StageResult } from './contract.js';
-import { rankShards } from './rank-shards.js';
+import { fusedLists } from './fusion-jobs.js';
+import { rankSources } from './rank-shards.js';
 import { runStage } from './stage.js';
 
 export function publishStage(input: StageInput): Promise<StageResult> {
   return runStage('publish', input, async (stage) => {
-    const lists = await rankShards(stage, 'publish_prompts');
+    const lists = await rankSources(stage, 'publish');
+    const fused = await fusedLists(stage, 'publish', lists);
     await stage.run({
       name: 'assemble',
       kind: 'assemble',
@@ -14,7 +16,7 @@ export function publishStage(input: StageInput): Promise<StageResult> {
         dataset: stage.output('ingest', 'dataset'),
         catalogue: stage.output('ingest', 'catalogue'),
         users: stage.output('ingest', 'users'),
-        ...lists,
+        ...(fused === null ? lists : { lists_0: fused }),
       },
       workersMax: 1,
       checkpointIntervalSteps: 0,

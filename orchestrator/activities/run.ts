@@ -6,6 +6,7 @@ import type { JobResult, RunResult, RunSeconds } from '../../workflows/contract.
 import { totalSeconds } from '../../workflows/timeline.js';
 import { StoreUnavailableError } from '../artifacts/errors.js';
 import { resultDigestOf } from '../artifacts/job-key.js';
+import { JOBS_FILE, makeRunReport, REPORT_FILE } from '../report/run-report.js';
 import { publishGeneration, StalePublicationError } from '../serving/publish.js';
 import type { ActivityDependencies } from './dependencies.js';
 import { classified, classifyingStoreErrors } from './failures.js';
@@ -24,6 +25,7 @@ type RunActivities = Pick<
   | 'recordRunState'
   | 'publishGeneration'
   | 'finishRun'
+  | 'writeReport'
 >;
 
 export function runActivities({ store, events, servingDir }: ActivityDependencies): RunActivities {
@@ -120,6 +122,20 @@ export function runActivities({ store, events, servingDir }: ActivityDependencie
       const bytes = Buffer.from(`${JSON.stringify(result, null, 2)}\n`);
       await classifyingStoreErrors(() => store.writeRunFile(plan.runId, 'result.json', bytes));
       return result;
+    },
+
+    async writeReport({ plan, status, jobs }) {
+      const { runId } = plan;
+      try {
+        if (status.result === null) await store.writeRunFile(runId, JOBS_FILE, `${JSON.stringify(jobs)}\n`);
+        // The learning curves are in the events, of which the last may not be in the file yet.
+        await events.flush();
+        const page = await makeRunReport(store, { plan, status, jobs: status.result?.jobs ?? jobs });
+        await store.writeRunFile(runId, REPORT_FILE, page);
+      } catch (error) {
+        const reason = error instanceof Error ? error.message : String(error);
+        events.note({ runId, stage: '' }, `no report was written: ${reason}; "collimate report ${runId}" makes it`);
+      }
     },
   };
 }

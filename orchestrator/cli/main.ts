@@ -32,6 +32,7 @@ const MODULES: { commands: string[]; load: () => Promise<AddCommands> }[] = [
     load: async () => (await import('./commands/sweep.js')).addSweepCommands,
   },
   { commands: ['export'], load: async () => (await import('./commands/export.js')).addExportCommand },
+  { commands: ['report'], load: async () => (await import('./commands/report.js')).addReportCommand },
   { commands: ['verify'], load: async () => (await import('./commands/verify.js')).addVerifyCommand },
   { commands: ['recommend'], load: async () => (await import('./commands/recommend.js')).addRecommendCommand },
   { commands: ['doctor', 'version'], load: async () => (await import('./commands/doctor.js')).addDoctorCommand },

@@ -228,6 +228,16 @@ const evaluate = fields({
     backwardWeights: z.array(notNegative()).min(1),
     historyDecays: z.array(positive()).min(1),
   }).describe('Grid in which the co-occurrence baseline is tuned on the validation events.'),
+  resamples: count(1_000_000).describe('Of the bootstrap over users that gives the 95 % intervals.'),
+  seed: seed(),
+});
+
+const fusion = fields({
+  validationUsers: count().describe('Users, drawn by the seed, on whose validation events the weights are fitted.'),
+  candidates: count(10_000).describe("Best items by co-occurrence that are scored beside those of the model's list."),
+  cooccurrenceFloor: positive().describe('Added to a co-occurrence score before its logarithm.'),
+  missingMargin: notNegative().describe("How far below a list's last item one that it lacks is scored, in nats."),
+  weights: z.array(notNegative()).min(1).describe("Values tried for each source's weight."),
 });
 
 const fleet = fields({
@@ -274,6 +284,13 @@ export const runFileSchema = z
         .describe('The dense sequence model, trained beside the language model as its baseline; false: none.'),
     ),
     evaluate: z.exactOptional(evaluate),
+    fusion: z.exactOptional(
+      z
+        .union([fusion, z.literal(false)])
+        .describe(
+          "The published list is scored by the model and by co-occurrence, with weights from validation events; false: the model's own list, the paper's form.",
+        ),
+    ),
     publish: z.exactOptional(
       z
         .union([

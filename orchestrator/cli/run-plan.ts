@@ -206,6 +206,7 @@ function overridesOf(value: RunFile, adapter: AdapterSource | null): RecipeOverr
     assemble: typeof value.publish === 'object' && value.publish.k !== undefined ? { k: value.publish.k } : {},
   };
   if (value.seed !== undefined) overrides.seed = value.seed;
+  if (value.fusion !== undefined) overrides.fusion = value.fusion === false ? null : value.fusion;
   if (text !== undefined) overrides.textVectors = text === false ? null : text;
   if (value.dense !== undefined) overrides.dense = value.dense === false ? null : value.dense;
   return overrides;

@@ -60,7 +60,7 @@ function outputOf(result: RunResult, job: string, output: string): Digest {
   return digest;
 }
 
-const MODEL_ROWS = ['model', 'dense', 'popularity', 'cooccurrence'];
+const MODEL_ROWS = ['model', 'published', 'dense', 'popularity', 'cooccurrence'];
 
 function qualityRows(metrics: JsonObject): QualityRow[] {
   return MODEL_ROWS.map((name) => asQuality(name, metrics[name])).filter((row) => row !== null);

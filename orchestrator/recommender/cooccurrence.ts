@@ -135,6 +135,32 @@ export class CooccurrenceScorer {
     return rank === null ? null : rank + below;
   }
 
+  /**
+   * The `count` best items with a score above zero, the history's left out, into the front of `items`; answers their number.
+   * After it `scoresOf` of the same history holds.
+   */
+  topInto(items: Int32Array, history: ArrayLike<number>, count: number): number {
+    const scores = this.scoresOf(history);
+    for (let i = 0; i < history.length; i += 1) this.removed[history[i] ?? 0] = 1;
+    let size = 0;
+    for (let i = 0; i < this.touchedCount; i += 1) {
+      const item = this.touched[i] ?? 0;
+      const score = scores[item] ?? 0;
+      if (this.removed[item] === 1 || score <= 0) continue;
+      const isBefore = (other: number): boolean => {
+        const others = scores[other] ?? 0;
+        return others > score || (others === score && other < item);
+      };
+      if (size === count && isBefore(items[size - 1] ?? 0)) continue;
+      let place = size === count ? size - 1 : size;
+      for (; place > 0 && !isBefore(items[place - 1] ?? 0); place -= 1) items[place] = items[place - 1] ?? 0;
+      items[place] = item;
+      size = Math.min(size + 1, count);
+    }
+    for (let i = 0; i < history.length; i += 1) this.removed[history[i] ?? 0] = 0;
+    return size;
+  }
+
   private rankAmongTouched(target: number, own: number): number {
     let rank = 1;
     for (let i = 0; i < this.touchedCount; i += 1) {

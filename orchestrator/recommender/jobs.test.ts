@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type DomainJobKind, type JsonObject } from '../../workflows/contract.js';
 import { eventsOf, knownEventsOf, readDataset, targetOf } from './dataset.js';
 import { type EvaluationReport } from './evaluation.js';
+import { type Fusion } from './fusion-file.js';
 import { domainJobs } from './jobs.js';
 import { historyHashOf, type PublishedList } from './published-lists.js';
 import { defaultRecipes, resolveRecipes } from './recipes.js';
@@ -94,6 +95,29 @@ describe('the domain jobs in a chain', () => {
     expect(metrics.users).toBe(40);
     expect(metrics.model).toMatchObject({ hr: { 1: 0.5, 20: 0.5 }, ndcg: { 1: 0.5, 20: 0.5 } });
     expect(metrics.cooccurrence.hr['20']).toBeGreaterThan(0);
+
+    // Fitted on lists that know every validation event: fused with them, the test lists keep what they know.
+    const validation = lists.map(({ user }) => ({ user, items: [targetOf(dataset, user, 'validation') ?? 0] }));
+    const fitted = await run(
+      'fit_fusion',
+      { ...RECIPES.fusion, cooccurrence: RECIPES.evaluate.cooccurrence },
+      { ...data, lists_0: await listsFile('validation', validation, 1) },
+    );
+    const fusion = JSON.parse(await readFile(fitted['fusion'] ?? '', 'utf8')) as Fusion;
+    expect(fusion.validation).toMatchObject({ users: 40, ndcg: { model: 1 }, fused: 1 });
+    expect(fusion.cooccurrence).toEqual(metrics.cooccurrence.settings);
+    const fused = await run('fuse', { ...RECIPES.fusion, part: 'test', topK: 20 }, { ...inputs, ...fitted });
+    const both = await run('evaluate', RECIPES.evaluate, {
+      ...inputs,
+      ...fitted,
+      published_lists_0: fused['lists'] ?? '',
+    });
+    const withPublished = JSON.parse(await readFile(both['metrics'] ?? '', 'utf8')) as EvaluationReport;
+    expect(withPublished.sources).toEqual(['model', 'published', 'popularity', 'cooccurrence']);
+    expect(withPublished.model).toEqual(metrics.model);
+    expect(withPublished.published?.hr['1']).toBeGreaterThanOrEqual(0.5);
+    expect(withPublished.published?.hr['20']).toBeGreaterThan(metrics.model.hr['20'] ?? 1);
+    expect(withPublished.overCooccurrence['published']?.intervals.hr['1']?.low).toBeGreaterThan(0);
 
     const fresh = Array.from({ length: 40 }, (_, user) => ({
       user,

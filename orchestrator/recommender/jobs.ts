@@ -3,6 +3,8 @@ import { type DomainJobKind } from '../../workflows/contract.js';
 import { assembleJob } from './assemble-job.js';
 import { type DomainJob } from './domain-job.js';
 import { evaluateJob } from './evaluate-job.js';
+import { fitFusionJob } from './fit-fusion-job.js';
+import { fuseJob } from './fuse-job.js';
 import { ingestJob } from './ingest-job.js';
 import { renderJob } from './render-job.js';
 import { simulateJob } from './simulate-job.js';
@@ -13,6 +15,8 @@ export const domainJobs: Record<DomainJobKind, DomainJob> = {
   ingest: ingestJob,
   text_vectors: textVectorsJob,
   render: renderJob,
+  fit_fusion: fitFusionJob,
+  fuse: fuseJob,
   evaluate: evaluateJob,
   assemble: assembleJob,
 };

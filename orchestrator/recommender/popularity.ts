@@ -24,10 +24,15 @@ export function popularityRanks(dataset: Dataset, part: EvaluationPart): (number
   return ranks;
 }
 
-/** Each item's place, from 1, in the ranking that all users share. */
-function placesByCount(counts: Float64Array): Int32Array {
+/** Items by their counts, the largest first: the ranking that all users share. */
+export function orderByCount(counts: Float64Array): Int32Array {
   const order = Int32Array.from({ length: counts.length }, (_, i) => i);
-  order.sort((a, b) => (counts[b] ?? 0) - (counts[a] ?? 0) || a - b);
+  return order.sort((a, b) => (counts[b] ?? 0) - (counts[a] ?? 0) || a - b);
+}
+
+/** Each item's place in that ranking, from 1. */
+function placesByCount(counts: Float64Array): Int32Array {
+  const order = orderByCount(counts);
   const places = new Int32Array(counts.length);
   order.forEach((item, i) => (places[item] = i + 1));
   return places;

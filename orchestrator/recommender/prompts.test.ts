@@ -1,6 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { type Dataset, datasetFromSequences } from './dataset.js';
-import { type PromptForm, publishPromptTensors, testPromptTensors, windowsOf } from './prompts.js';
+import {
+  type PromptForm,
+  publishPromptTensors,
+  testPromptTensors,
+  validationPromptTensors,
+  windowsOf,
+} from './prompts.js';
 import { encodeSafetensors, SafetensorsFile, type Tensor } from './safetensors.js';
 import { itemTokenIds, readSemanticIds } from './semantic-ids.js';
 import { ExampleSet } from './tasks/example-set.js';
@@ -81,6 +87,21 @@ describe('rendering', () => {
     const publish = publishPromptTensors(dataset, FORM);
     expect(Array.from(publish['users']?.data ?? [], Number)).toEqual([0, 1, 2]);
     expect(sequencesOf(publish)[0]).toEqual([1, 50, 102, 202, 106, 206, 107, 207]);
+  });
+
+  it('asks for the validation event of as many users as wanted, the same ones for the same seed', () => {
+    const validation = (usersMax: number, seed = 0): ReturnType<typeof validationPromptTensors> =>
+      validationPromptTensors(dataset, { form: { ...FORM, seed }, usersMax });
+    const usersOf = (tensors: ReturnType<typeof validation>): number[] =>
+      Array.from(tensors['users']?.data ?? [], Number);
+    expect(usersOf(validation(9))).toEqual([0, 2]);
+    // One event fewer than for the test event.
+    const known = (sequences: number[][]): (number | undefined)[] => sequences.map((tokens) => tokens.at(-1));
+    expect(known(sequencesOf(validation(9)))).toEqual([202, 205]);
+    expect(usersOf(validation(0))).toEqual([]);
+    const drawn = Array.from({ length: 20 }, (_, seed) => usersOf(validation(1, seed))[0]);
+    expect(new Set(drawn)).toEqual(new Set([0, 2]));
+    expect(usersOf(validation(1, 3))).toEqual(usersOf(validation(1, 3)));
   });
 
   it('draws all wordings, the same ones for the same seed', () => {

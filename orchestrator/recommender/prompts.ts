@@ -6,6 +6,7 @@
  */
 import { type Dataset, EVENTS_FOR_TEST_MIN, eventsOf, knownEventsOf } from './dataset.js';
 import { PackedSequences } from './packed-sequences.js';
+import { RANDOM_SITES, RandomSequence } from './random.js';
 import { type Tensor } from './safetensors.js';
 
 export interface PromptForm {
@@ -23,6 +24,18 @@ export function testPromptTensors(dataset: Dataset, form: PromptForm): Record<st
   return promptTensors(dataset, form, (user) =>
     eventsOf(dataset, user).length < EVENTS_FOR_TEST_MIN ? null : knownEventsOf(dataset, user, 'test'),
   );
+}
+
+/** Prompts for the validation event of at most `usersMax` users that have one, drawn by the seed. */
+export function validationPromptTensors(
+  dataset: Dataset,
+  { form, usersMax }: { form: PromptForm; usersMax: number },
+): Record<string, Tensor> {
+  const hasTarget = (user: number): boolean => eventsOf(dataset, user).length >= EVENTS_FOR_TEST_MIN;
+  const users = Array.from({ length: dataset.userCount }, (_, user) => user).filter(hasTarget);
+  const random = new RandomSequence({ seed: form.seed, site: RANDOM_SITES.validationUsers, stream: 0 });
+  const drawn = new Set(Array.from(random.permutation(users.length).subarray(0, usersMax), (place) => users[place]));
+  return promptTensors(dataset, form, (user) => (drawn.has(user) ? knownEventsOf(dataset, user, 'validation') : null));
 }
 
 /** Prompts for what every user will do next. */

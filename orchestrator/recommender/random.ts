@@ -17,6 +17,8 @@ export const RANDOM_SITES = {
   taskTemplate: 122,
   taskOrder: 123,
   taskSample: 124,
+  bootstrap: 131,
+  validationUsers: 132,
   test: 199,
 } as const;
 export type RandomSite = (typeof RANDOM_SITES)[keyof typeof RANDOM_SITES];

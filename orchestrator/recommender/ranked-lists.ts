@@ -8,10 +8,15 @@ export interface RankedList {
   scores: Float32Array;
 }
 
+/** One list a user. */
+export type RankedLists = ReadonlyMap<number, RankedList>;
+
+const NAMED_LIST_INPUT = /^(\w+)_lists_\d+$/;
+
 /** Reads the inputs `<prefix>0`, `<prefix>1`, … in that order. `inputs`: input name to path. */
 export async function readRankedLists(
   inputs: Record<string, string>,
-  prefix: 'lists_' | 'dense_lists_' = 'lists_',
+  prefix = 'lists_',
 ): Promise<Map<number, RankedList>> {
   const shardNumber = (name: string): number => Number(name.slice(prefix.length));
   const shards = Object.keys(inputs)
@@ -36,8 +41,16 @@ export async function readRankedLists(
   return lists;
 }
 
+/** Of every source that has inputs `<source>_lists_<shard>`, in the order of their names. */
+export async function readNamedLists(inputs: Record<string, string>): Promise<Map<string, RankedLists>> {
+  const names = Object.keys(inputs).flatMap((name) => NAMED_LIST_INPUT.exec(name)?.[1] ?? []);
+  const lists = new Map<string, RankedLists>();
+  for (const name of [...new Set(names)].sort()) lists.set(name, await readRankedLists(inputs, `${name}_lists_`));
+  return lists;
+}
+
 /** The list of a user that must have one. */
-export function listOf(lists: ReadonlyMap<number, RankedList>, user: number): RankedList {
+export function listOf(lists: RankedLists, user: number): RankedList {
   const list = lists.get(user);
   if (list === undefined) {
     throw new BadInputError(`lists: expected a list for user ${user}, got none; every rank shard must be an input`);

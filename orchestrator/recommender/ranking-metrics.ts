@@ -52,6 +52,6 @@ export function rankInList(list: ArrayLike<number>, target: number, removed: Rea
   return null;
 }
 
-function gainAt(rank: number): number {
+export function gainAt(rank: number): number {
   return rank === 1 ? 1 : Math.LN2 / log(rank + 1);
 }

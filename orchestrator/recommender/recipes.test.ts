@@ -33,6 +33,11 @@ describe('resolveRecipes', () => {
     });
   });
 
+  it('asks for validation prompts for the users that fusion is fitted on, and for none without fusion', () => {
+    expect(resolveRecipes({ fusion: { validationUsers: 7 } }).render.validationPrompts).toBe(7);
+    expect(resolveRecipes({ fusion: null })).toMatchObject({ fusion: null, render: { validationPrompts: 0 } });
+  });
+
   it('merges the scratch base and brings adapter settings for a Hugging Face base', () => {
     expect(resolveRecipes({ tune: { base: { kind: 'scratch', layers: 2 } } }).tune.base).toMatchObject({
       layers: 2,

@@ -93,6 +93,8 @@ export type RenderRecipe = {
   textOrder: TextField[];
   /** Tokens of one text in an example; what is longer is cut. */
   textTokensMax: number;
+  /** Users with a prompt for their validation event: those of `fusion`, 0 without it. */
+  validationPrompts: number;
   seed: number;
 };
 
@@ -175,7 +177,27 @@ export type RankRecipe = {
 /** Values tried on the validation events; every combination is scored. */
 export type CooccurrenceGrid = { windows: number[]; backwardWeights: number[]; historyDecays: number[] };
 /** `k`: the cut-offs of HR@k and NDCG@k, ascending. */
-export type EvaluateRecipe = { cooccurrence: CooccurrenceGrid; k: number[] };
+export type EvaluateRecipe = {
+  cooccurrence: CooccurrenceGrid;
+  k: number[];
+  /** Of the bootstrap over users, for the 95 % intervals. */
+  resamples: number;
+  seed: number;
+};
+
+/** How the published list is made of several sources; see fusion.ts. */
+export type FusionRecipe = {
+  /** Users, drawn by the seed of `render`, on whose validation events the weights are fitted. */
+  validationUsers: number;
+  /** Best items by co-occurrence that become candidates beside those of the lists. */
+  candidates: number;
+  /** Added to a co-occurrence score before its logarithm. */
+  cooccurrenceFloor: number;
+  /** How far an item that a list lacks is below the list's last, in nats. */
+  missingMargin: number;
+  /** Values tried for each source's weight. */
+  weights: number[];
+};
 
 export type AssembleRecipe = { k: number };
 
@@ -191,6 +213,8 @@ export type Recipes = {
   rank: RankRecipe;
   dense: DenseRecipe | null;
   evaluate: EvaluateRecipe;
+  /** Null: the model's own list is published, the paper's form. */
+  fusion: FusionRecipe | null;
   assemble: AssembleRecipe;
 };
 
@@ -205,6 +229,7 @@ export const LORA_TARGETS: readonly string[] = [
 ];
 
 const DEFAULT_SEED = 2024;
+const DEFAULT_VALIDATION_USERS = 2000;
 
 const SCRATCH_BASE: ScratchBase = {
   kind: 'scratch',
@@ -221,7 +246,7 @@ const SCRATCH_BASE: ScratchBase = {
 /** Sized for the simulated shop on two CPU cores; fresh copies on every call. */
 export function defaultRecipes(
   seed: number = DEFAULT_SEED,
-): Recipes & { simulate: SimulateRecipe; textVectors: TextVectorsRecipe; dense: DenseRecipe } {
+): Recipes & { simulate: SimulateRecipe; textVectors: TextVectorsRecipe; dense: DenseRecipe; fusion: FusionRecipe } {
   return {
     simulate: { seed, items: 1000, users: 3000, eventsPerUserMin: 5, eventsPerUserMax: 25 },
     ingest: { format: 'collimate', minEventsPerUser: 1, minEventsPerItem: 1, columns: null },
@@ -248,6 +273,7 @@ export function defaultRecipes(
       tasks: defaultTasks(),
       textOrder: [...TEXT_FIELDS],
       textTokensMax: 48,
+      validationPrompts: DEFAULT_VALIDATION_USERS,
       seed,
     },
     tune: {
@@ -297,6 +323,15 @@ export function defaultRecipes(
     evaluate: {
       cooccurrence: { windows: [5, 20], backwardWeights: [0.4, 0.8], historyDecays: [0.4, 0.6, 0.8] },
       k: [1, 5, 10, 20],
+      resamples: 1000,
+      seed,
+    },
+    fusion: {
+      validationUsers: DEFAULT_VALIDATION_USERS,
+      candidates: 100,
+      cooccurrenceFloor: 1e-3,
+      missingMargin: 1,
+      weights: [0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.8, 1, 1.5, 2.5],
     },
     assemble: { k: 50 },
   };
@@ -320,7 +355,7 @@ export type TuneOverrides = Partial<Omit<TuneRecipe, 'base' | 'trainable'>> & {
   base?: Partial<ScratchBase> | HuggingFaceBase;
   trainable?: FullTraining | (Partial<LoraTraining> & { kind: 'lora' });
 };
-/** What a run file may say: any subset of fields; `null` switches the optional `simulate`, `textVectors` or `dense` off. */
+/** What a run file may say: any subset of fields; `null` switches the optional `simulate`, `textVectors`, `dense` or `fusion` off. */
 export type RecipeOverrides = {
   /** Seed of every kind that does not name its own. */
   seed?: number;
@@ -332,6 +367,8 @@ export type RecipeOverrides = {
 export function resolveRecipes(overrides: RecipeOverrides = {}): Recipes {
   const defaults = defaultRecipes(overrides.seed);
   rejectUnknown('recipes', overrides, ['seed', ...Object.keys(defaults)]);
+  const fusion = overrides.fusion === null ? null : merge('fusion', defaults.fusion, overrides.fusion);
+  const validationPrompts = fusion?.validationUsers ?? 0;
   return {
     simulate: overrides.simulate === null ? null : merge('simulate', defaults.simulate, overrides.simulate),
     ingest: merge('ingest', defaults.ingest, overrides.ingest),
@@ -339,11 +376,12 @@ export function resolveRecipes(overrides: RecipeOverrides = {}): Recipes {
     textVectors:
       overrides.textVectors === null ? null : merge('textVectors', defaults.textVectors, overrides.textVectors),
     codebooks: merge('codebooks', defaults.codebooks, overrides.codebooks),
-    render: resolveRender(defaults.render, overrides.render ?? {}),
+    render: { ...resolveRender(defaults.render, overrides.render ?? {}), validationPrompts },
     tune: resolveTune(defaults.tune, overrides.tune ?? {}),
     rank: merge('rank', defaults.rank, overrides.rank),
     dense: overrides.dense === null ? null : merge('dense', defaults.dense, overrides.dense),
     evaluate: resolveEvaluate(defaults.evaluate, overrides.evaluate),
+    fusion,
     assemble: merge('assemble', defaults.assemble, overrides.assemble),
   };
 }

@@ -14,7 +14,7 @@ import { int64 } from './dataset.js';
 import { BadInputError, type DomainJob, type DomainJobContext } from './domain-job.js';
 import { parseJson, readText, writeFileAtomically } from './files.js';
 import { inputDataset, inputPath, outputPath } from './job-files.js';
-import { publishPromptTensors, testPromptTensors } from './prompts.js';
+import { publishPromptTensors, testPromptTensors, validationPromptTensors } from './prompts.js';
 import { RecipeFields } from './recipe-fields.js';
 import { type RenderRecipe } from './recipes.js';
 import { SafetensorsFile, type Tensor, writeSafetensors } from './safetensors.js';
@@ -66,6 +66,7 @@ export const renderJob: DomainJob = async (context) => {
     tokenizer: 'tokenizer.json',
     vocabulary: 'vocabulary.safetensors',
     train_examples: 'train_examples.safetensors',
+    validation_prompts: 'validation_prompts.safetensors',
     test_prompts: 'test_prompts.safetensors',
     publish_prompts: 'publish_prompts.safetensors',
   };
@@ -76,6 +77,8 @@ export const renderJob: DomainJob = async (context) => {
   });
   const { tensors, metadata } = examples.tensors();
   await writeSafetensors(outputPath(context, outputs.train_examples), tensors, metadata);
+  const validationPrompts = validationPromptTensors(dataset, { form, usersMax: recipe.validationPrompts });
+  await writeSafetensors(outputPath(context, outputs.validation_prompts), validationPrompts);
   const testPrompts = testPromptTensors(dataset, form);
   const publishPrompts = publishPromptTensors(dataset, form);
   await writeSafetensors(outputPath(context, outputs.test_prompts), testPrompts);
@@ -87,6 +90,7 @@ export const renderJob: DomainJob = async (context) => {
     examples: examples.examples,
     tokens: examples.tokens,
     // Prompts by output name: ranking cuts its shards by them.
+    validation_prompts: count(validationPrompts['offsets']) - 1,
     test_prompts: count(testPrompts['offsets']) - 1,
     publish_prompts: count(publishPrompts['offsets']) - 1,
     templateTokens: templates.map((words) => words.length),
@@ -103,6 +107,7 @@ function renderRecipe(context: DomainJobContext): RenderRecipe {
     tasks: tasksRecipe(fields.section('tasks')),
     textOrder: fields.distinctOf('textOrder', TEXT_FIELDS),
     textTokensMax: fields.integer('textTokensMax', { min: 1 }),
+    validationPrompts: fields.integer('validationPrompts', { min: 0 }),
     seed: fields.integer('seed', { min: 0 }),
   };
 }

@@ -56,7 +56,9 @@ describe('complaint 10: a finished job is created again', () => {
     const ran = (await cluster.status(changed.runId)).stages
       .flatMap((stage) => stage.jobs)
       .filter((job) => !job.memoised);
-    expect(new Set(ran.map((job) => job.kind))).toEqual(new Set(['rank', 'evaluate', 'assemble']));
+    expect(new Set(ran.map((job) => job.kind))).toEqual(
+      new Set(['rank', 'fit_fusion', 'fuse', 'evaluate', 'assemble']),
+    );
   });
 
   it('rebuilds an object that was damaged, with the same digest', async () => {

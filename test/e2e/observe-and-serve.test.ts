@@ -6,6 +6,8 @@ import { status as grpcStatus } from '@grpc/grpc-js';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { loadService, makeClient, unary } from '../../orchestrator/fleet/channel.js';
+import { REPORT_FILE, SECTIONS } from '../../orchestrator/report/run-report.js';
+import { parsedPage, textOfPage } from '../../orchestrator/report/test-page.js';
 import type { RecommendServiceClient } from '../../proto/generated/collimate/v1/RecommendService.js';
 import type { RunResult, RunSeconds, RunStatus } from '../../workflows/contract.js';
 import { Cluster, stepOf } from '../support/cluster.js';
@@ -95,6 +97,17 @@ describe('complaint 14: the dashboards are empty', () => {
     const events = await cluster.store.readRunEvents(result.runId);
     const types = new Set(events.map((event) => event['type']));
     for (const type of ['note', 'step', 'checkpoint', 'finished']) expect(types).toContain(type);
+  });
+
+  it('leaves a report with every section, its examples, its curve and the worker that was lost', async () => {
+    const page = (await cluster.store.readRunFile(result.runId, REPORT_FILE))?.toString('utf8') ?? '';
+    expect(parsedPage(page).ids).toEqual(SECTIONS.map(({ id }) => id));
+    expect(page).not.toMatch(/Not to be (shown|read)|This run has no/);
+    const text = textOfPage(page);
+    expect(text).toContain('worker_lost');
+    expect(text).toContain(result.resultDigest);
+    expect(text).toContain('300 values');
+    expect(text).toContain('published');
   });
 
   it('serves exactly the published lists, and knows no others', async () => {
