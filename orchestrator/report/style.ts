@@ -155,6 +155,11 @@ export function style(): Html {
       color: var(--good);
       font-weight: 600;
     }
+    @media (max-width: 600px) {
+      svg text {
+        font-size: 18px;
+      }
+    }
     details {
       margin: 0.5rem 0;
     }
