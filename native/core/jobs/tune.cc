@@ -85,6 +85,11 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+struct LaneSeconds {
+  double data = 0.0;
+  Decoder::PassSeconds passes;
+};
+
 class Tuner {
  public:
   explicit Tuner(JobContext& context)
@@ -155,12 +160,15 @@ class Tuner {
 
   // Returns the control flags that the ranks agreed on.
   uint32_t train_one_step() {
+    const auto begun = std::chrono::steady_clock::now();
     const std::vector<int64_t> batch = order_.batch(state_.step);
     int64_t labels = 0, tokens = 0;
     for (const int64_t example : batch) {
       labels += examples_.labels_of(example);
       tokens += examples_.tokens_of(example);
     }
+    const double batch_seconds = seconds_since(begun);
+    slot_seconds_.assign(static_cast<size_t>(lane_plan_.at_once), {});
     progress().enter(JobPhase::computing);
     const auto started = std::chrono::steady_clock::now();
     context_.throw_if_interrupted();
@@ -171,6 +179,7 @@ class Tuner {
     const LaneReducer::Result sum = reduce();
     const double reduce_seconds = seconds_since(computed);
     progress().enter(JobPhase::updating);
+    const auto reduced = std::chrono::steady_clock::now();
     const double loss = sum.scalars[0] / static_cast<double>(labels);
     const double norm = std::sqrt(ops::sum_squares(context_.pool(), sum.gradient));
     check_finite(loss, norm, batch);
@@ -179,9 +188,11 @@ class Tuner {
         context_.pool(),
         {.step = state_.step, .learning_rate = learning_rate, .gradient = sum.gradient, .gradient_norm = norm});
     if (bf16_weights_) bf16_weights_->refresh(context_.pool());
+    const double optimizer_seconds = seconds_since(reduced);
     state_.losses.push_back(static_cast<float>(loss));
     ++state_.step;
     progress().step.store(state_.step);
+    const LaneSeconds lanes = mean_over_slots();
     context_.host().on_step(state_.step, recipe_.steps,
                             {{"loss", loss},
                              {"learning_rate", learning_rate},
@@ -189,8 +200,24 @@ class Tuner {
                              {"tokens", static_cast<double>(tokens)},
                              {"samples", static_cast<double>(batch.size())},
                              {"compute_seconds", compute_seconds},
-                             {"reduce_seconds", reduce_seconds}});
+                             {"data_seconds", batch_seconds + lanes.data},
+                             {"forward_seconds", lanes.passes.forward},
+                             {"backward_seconds", lanes.passes.backward},
+                             {"reduce_seconds", reduce_seconds},
+                             {"optimizer_seconds", optimizer_seconds}});
     return sum.control;
+  }
+
+  // Where the lanes' time went. Slots run side by side, so their mean is about the wall time.
+  LaneSeconds mean_over_slots() const {
+    LaneSeconds mean;
+    const double share = 1.0 / static_cast<double>(std::max<size_t>(slot_seconds_.size(), 1));
+    for (const LaneSeconds& slot : slot_seconds_) {
+      mean.data += share * slot.data;
+      mean.passes.forward += share * slot.passes.forward;
+      mean.passes.backward += share * slot.passes.backward;
+    }
+    return mean;
   }
 
   // A flag that the host has handed out must not go under with a reduction that breaks.
@@ -204,16 +231,20 @@ class Tuner {
 
   std::vector<double> run_lane(const std::vector<int64_t>& batch, const LaneReducer::Lane& lane, int64_t labels) {
     context_.throw_if_interrupted();
+    LaneSeconds& seconds = slot_seconds_[static_cast<size_t>(lane.slot)];
+    const auto begun = std::chrono::steady_clock::now();
     PackedBatch packed;
     const LaneSlice slice = lane_slice(recipe_.batch_sequences, recipe_.lanes, lane.number);
     for (int64_t j = slice.begin; j < slice.end; ++j) examples_.append_to(packed, batch[static_cast<size_t>(j)]);
+    seconds.data += seconds_since(begun);
     Decoder& decoder = decoders_[static_cast<size_t>(lane.slot)];
     return {decoder.forward_backward(packed, {.loss_scale = static_cast<float>(1.0 / static_cast<double>(labels)),
                                               .dropout = {.probability = static_cast<float>(recipe_.dropout),
                                                           .seed = recipe_.seed,
                                                           .step = state_.step,
                                                           .lane = lane.number},
-                                              .gradient = lane.gradient})};
+                                              .gradient = lane.gradient,
+                                              .seconds = &seconds.passes})};
   }
 
   // A lane to each thread wastes less than all threads on one lane, if there are lanes enough and memory for their
@@ -327,7 +358,8 @@ class Tuner {
   std::optional<Bf16Weights> bf16_weights_;  // packed from the parameters; empty in fp32
   std::vector<Decoder> decoders_;            // by slot of the reducer
   LanePlan lane_plan_;
-  uint32_t untold_control_ = 0;  // asked for in a reduction that broke
+  std::vector<LaneSeconds> slot_seconds_;  // of the step under way
+  uint32_t untold_control_ = 0;            // asked for in a reduction that broke
 };
 
 }  // namespace

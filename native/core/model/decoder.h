@@ -55,10 +55,15 @@ class Decoder {
       : Decoder(parameters, pool, positions, Options()) {}
 
   // Sum of the losses at labelled rows; adds loss_scale * gradient to the flat gradient (trained elements).
+  // Wall time of passes. The head counts as backward: its two directions alternate over chunks of rows.
+  struct PassSeconds {
+    double forward = 0.0, backward = 0.0;
+  };
   struct GradientArgs {
     float loss_scale = 1.0f;
     DropoutSpec dropout{};
     std::span<float> gradient;
+    PassSeconds* seconds = nullptr;  // added to, unless null
   };
   double forward_backward(const PackedBatch& batch, const GradientArgs& args);
 
