@@ -81,7 +81,7 @@ runProcess(async () => {
   const metricsServer = await startMetricsServer({ metrics, ...metricsListen, targets: () => scrapeTargets(fleet) });
   const endSpaceWatch = watchStoreSpace(store.url, metrics);
 
-  installTemporalRuntime(log, metrics);
+  const endTemporalMetrics = installTemporalRuntime(log, metrics);
   const connection = await connect(options.temporal, log);
   const worker = await Worker.create({
     connection,
@@ -113,6 +113,8 @@ runProcess(async () => {
   });
   const running = worker.run();
   closeOnSignal(async () => {
+    // The buffer goes with the runtime, which goes with the worker.
+    endTemporalMetrics();
     worker.shutdown();
     await running;
     await events.flush();
@@ -125,8 +127,8 @@ runProcess(async () => {
   await running;
 });
 
-/** The SDK's own log lines and measurements join ours. */
-function installTemporalRuntime(log: Logger, metrics: Metrics): void {
+/** The SDK's own log lines and measurements join ours; the latter until the returned function is called. */
+function installTemporalRuntime(log: Logger, metrics: Metrics): () => void {
   const logger = new DefaultLogger('WARN', ({ level, message, meta }) => {
     const fields = { sdk: true, error: meta?.['error'] as unknown };
     if (level === 'ERROR') log.error(fields, message);
@@ -134,9 +136,13 @@ function installTemporalRuntime(log: Logger, metrics: Metrics): void {
   });
   const buffer = new MetricsBuffer({ useSecondsForDurations: true });
   Runtime.install({ logger, shutdownSignals: [], telemetryOptions: { metrics: { buffer } } });
-  setInterval(() => {
+  const timer = setInterval(() => {
     takeIn(metrics, buffer.retrieveUpdates());
-  }, TEMPORAL_METRICS_INTERVAL_MS).unref();
+  }, TEMPORAL_METRICS_INTERVAL_MS);
+  timer.unref();
+  return () => {
+    clearInterval(timer);
+  };
 }
 
 async function connect(address: string, log: Logger): Promise<NativeConnection> {
