@@ -10,7 +10,12 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
-          include: ['orchestrator/**/*.test.ts', 'native/worker/**/*.test.ts', 'workflows/**/*.test.ts'],
+          include: [
+            'orchestrator/**/*.test.ts',
+            'native/worker/**/*.test.ts',
+            'workflows/**/*.test.ts',
+            'deploy/**/*.test.ts',
+          ],
           testTimeout: 30_000,
           hookTimeout: 30_000,
         },

@@ -10,7 +10,7 @@ build_packages=(
   "doctest-dev|/usr/include/doctest/doctest.h|native tests"
 )
 test_packages=(
-  "prometheus|promtool|promtool, which checks the metrics that the processes serve"
+  "prometheus|promtool|scrapes a run in the tests, and checks metrics, rules and alerts"
 )
 
 is_there() {

@@ -68,7 +68,7 @@ native_sources() {
 
 # Tests are compiled too: the type check covers them.
 typescript_sources() {
-  find proto workflows orchestrator native/worker test -type f \( -name '*.ts' -o -name '*.proto' -o -name '*.mjs' -o -name '*.json' \) \
+  find proto workflows orchestrator native/worker deploy test -type f \( -name '*.ts' -o -name '*.proto' -o -name '*.mjs' -o -name '*.json' \) \
     -not -path 'proto/generated/*' -print0
   # The engine revision in dist/build-info.json covers the native sources.
   find native/core native/cpu native/cuda native/collective -type f \( -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh' \) -print0 2> /dev/null || true

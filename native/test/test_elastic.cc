@@ -309,7 +309,12 @@ TEST_CASE("tune elastic: saving memory does not change the bytes; metrics and pr
     ElasticRank rank(options);
     form_gang({&rank}, "alone");
     CHECK(rank.bytes() == expected.bytes);
-    CHECK(rank.host.last_metrics.at("compute_seconds") > 0.0);
+    const auto& told = rank.host.last_metrics;
+    CHECK(told.at("compute_seconds") > 0.0);
+    // The phases of the lanes lie within the time of the lanes.
+    for (const char* phase : {"data_seconds", "forward_seconds", "backward_seconds", "optimizer_seconds"})
+      CHECK(told.at(phase) > 0.0);
+    CHECK(told.at("forward_seconds") + told.at("backward_seconds") <= told.at("compute_seconds"));
     CHECK(rank.host.last_metrics.count("reduce_seconds") == 1);
     CHECK(rank.host.progress().step.load() == kElasticSteps);
     CHECK(rank.host.progress().phase.load() == JobPhase::finishing);

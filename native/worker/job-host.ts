@@ -110,6 +110,7 @@ export class JobHost {
     const onMeasure = (measure: JobMeasure): void => {
       this.#options.onJobMeasure(order, measure);
     };
+    log.info(`rank ${String(order.rank)} of ${String(order.world)} begins`);
     const jobRun = new JobRun(order, { ...this.#options, log, onMeasure }, this.#takeParked());
     this.#runs = [...this.#runs, jobRun].slice(-ENDED_RUNS_KEPT);
     void jobRun.done.then(() => {

@@ -61,7 +61,7 @@ export interface ParkedSession {
 }
 
 export type JobMeasure =
-  | { type: 'step'; seconds: number }
+  | { type: 'step'; seconds: number; numbers: Readonly<Record<string, number>> }
   | { type: 'checkpoint'; seconds: number }
   | { type: 'ended'; kind: string; outcome: 'finished' | 'stopped' | 'parked' | 'failed' };
 
@@ -325,7 +325,7 @@ export class JobRun {
     const now = performance.now();
     const stepSeconds = (now - this.#lastStepAtMs) / 1000;
     this.#lastStepAtMs = now;
-    this.#options.onMeasure({ type: 'step', seconds: stepSeconds });
+    this.#options.onMeasure({ type: 'step', seconds: stepSeconds, numbers: metrics });
     this.events.append({ step: { step, stepsTotal, metrics: { ...metrics, step_seconds: stepSeconds } } });
   }
 

@@ -26,6 +26,7 @@ import {
 } from '../../orchestrator/process-options.js';
 import { createLogger } from '../../orchestrator/telemetry/logger.js';
 import { Metrics, startMetricsServer } from '../../orchestrator/telemetry/metrics.js';
+import { STEP_PHASES } from '../../orchestrator/telemetry/registry.js';
 import { deviceInUse, numericsClass, useDevice } from './addon.js';
 import { FleetMembership } from './fleet-member.js';
 import { JobHost } from './job-host.js';
@@ -35,7 +36,8 @@ import { workerService } from './service.js';
 /** After the work has been handed over, for the last events to be read and for sockets to close. */
 const SHUTDOWN_GRACE_MS = 3_000;
 const LAST_EVENTS_MS = 1_000;
-const RUN_SERIES_GRACE_MS = 3_600_000;
+const PHASES = 'collimate_worker_phase_seconds_total';
+const RUN_SERIES_GRACE_MS = 1_800_000;
 
 runProcess(async () => {
   const options = parseOptions(
@@ -69,6 +71,8 @@ runProcess(async () => {
   });
   const { version, engineRevision } = readBuildInfo();
   const metrics = new Metrics({ exporter: 'worker', version });
+  metrics.set('collimate_worker_threads', {}, threads);
+  metrics.set('collimate_worker_busy', {}, 0);
   const scratchRoot = join(options.scratch, workerId);
   // What an earlier process of this name left behind is of no use to anyone.
   await rm(scratchRoot, { recursive: true, force: true });
@@ -86,15 +90,22 @@ runProcess(async () => {
     tensorHost,
     log,
     meet,
-    onJobMeasure: ({ runId: run, stage }, measure) => {
+    onJobMeasure: ({ runId: run, stage, rank: number }, measure) => {
+      const rank = String(number);
       if (measure.type === 'step') {
         lastStepSeconds = measure.seconds;
-        metrics.observe('collimate_worker_step_duration_seconds', { run, stage }, measure.seconds);
+        metrics.keepRun(run);
+        metrics.observe('collimate_worker_step_duration_seconds', { run, stage, rank }, measure.seconds);
+        for (const [name, phase] of Object.entries(STEP_PHASES)) {
+          const seconds = measure.numbers[name];
+          if (seconds !== undefined) metrics.inc(PHASES, { run, stage, rank, phase }, seconds);
+        }
       } else if (measure.type === 'checkpoint') {
         metrics.observe('collimate_worker_checkpoint_duration_seconds', { run, stage }, measure.seconds);
+        metrics.inc(PHASES, { run, stage, rank, phase: 'checkpoint' }, measure.seconds);
       } else {
         metrics.inc('collimate_worker_jobs_total', { kind: measure.kind, outcome: measure.outcome });
-        // A worker is not told of a run's end; an hour without a job of it is one.
+        // A worker is not told of a run's end; half an hour without a job of it is one.
         metrics.removeRun(run, { graceMs: RUN_SERIES_GRACE_MS });
       }
     },

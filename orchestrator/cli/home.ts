@@ -2,7 +2,7 @@
  * The state home: one folder that holds everything a local installation keeps.
  *
  * `store/` artifacts, unless they are elsewhere (`store-address` then says where) · `serving/` published lists · `logs/` one file per process · `temporal.db` the durable engine's
- * state · `scratch/` workers' temporary files · `processes.json` what runs now.
+ * state · `scratch/` workers' temporary files · `prometheus/` what was scraped, with --monitoring · `processes.json` what runs now.
  *
  * 1. `processes.json` is written by the supervisor only, and atomically.
  * 2. Processes are known by pid and start time: a recycled pid is never signalled.
@@ -39,9 +39,19 @@ export interface ProcessTable {
   supervisor: ProcessRecord;
   temporal: (ProcessRecord & { restarts: number }) | null;
   controller: ServedProcess | null;
+  prometheus: (ProcessRecord & { restarts: number }) | null;
   workers: WorkerProcess[];
   /** Fixed for the life of the supervisor, so that a restarted server keeps its address. */
-  addresses: { temporal: string; ui: string | null; controller: string; controllerMetrics: string };
+  addresses: {
+    temporal: string;
+    ui: string | null;
+    controller: string;
+    controllerMetrics: string;
+    /** Where `serve` shows its metrics, so that they are found before it runs. */
+    serveMetrics: string;
+    /** Null: started without --monitoring. */
+    prometheus: string | null;
+  };
   /** Incremented by every write, so that a reader can wait for a newer table. */
   revision: number;
 }
@@ -53,6 +63,7 @@ export interface Home {
   serving: string;
   logs: string;
   scratch: string;
+  prometheus: string;
   temporalDb: string;
   processes: string;
 }
@@ -65,6 +76,7 @@ export function homeAt(folder: string | undefined): Home {
     serving: join(root, 'serving'),
     logs: join(root, 'logs'),
     scratch: join(root, 'scratch'),
+    prometheus: join(root, 'prometheus'),
     temporalDb: join(root, 'temporal.db'),
     processes: join(root, 'processes.json'),
   };

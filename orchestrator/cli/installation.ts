@@ -23,6 +23,7 @@ import { choosePort, HOST } from './ports.js';
 import { isAlive, recordOf, sendSignal, stopAll, waitForEnd } from './process-control.js';
 import { entryPoint } from './project-paths.js';
 import { type SupervisorConfig } from './supervisor-config.js';
+import { requirePrometheus } from './prometheus.js';
 import { requireTemporal } from './temporal-binary.js';
 
 const START_TIMEOUT_MS = 120_000;
@@ -33,7 +34,9 @@ export interface UpOptions {
   workers: number;
   threads: number;
   /** 0: any free port. */
-  ports: { temporal: number; ui: number; controller: number; metrics: number };
+  ports: { temporal: number; ui: number; controller: number; metrics: number; prometheus: number };
+  /** Also a Prometheus with targets and rules. */
+  monitoring: boolean;
   /** host:port of a Temporal server that runs elsewhere; null starts one. */
   externalTemporal: string | null;
   /** Everything stops when this process ends. */
@@ -83,11 +86,14 @@ async function makeConfig(home: Home, options: UpOptions): Promise<SupervisorCon
     home: home.root,
     store: home.store,
     temporalBinary: externalTemporal === null ? requireTemporal().path : null,
+    prometheusBinary: options.monitoring ? requirePrometheus().path : null,
     addresses: {
       temporal: externalTemporal ?? (await at(ports.temporal, '--temporal-port')),
       ui: externalTemporal === null ? await at(ports.ui, '--ui-port') : null,
       controller: await at(ports.controller, '--controller-port'),
       controllerMetrics: await at(ports.metrics, '--metrics-port'),
+      serveMetrics: await at(0, '--metrics'),
+      prometheus: options.monitoring ? await at(ports.prometheus, '--prometheus-port') : null,
     },
     workers: options.workers,
     threads: options.threads,
@@ -153,7 +159,8 @@ export async function down(home: Home): Promise<DownResult> {
 }
 
 function recordsOf(table: ProcessTable): ProcessRecord[] {
-  return [table.supervisor, ...table.workers, table.controller, table.temporal].filter((record) => record !== null);
+  const { supervisor, workers, prometheus, controller, temporal } = table;
+  return [supervisor, ...workers, prometheus, controller, temporal].filter((record) => record != null);
 }
 
 async function stopLeftOvers(home: Home, table: ProcessTable): Promise<void> {

@@ -7,6 +7,8 @@ export interface SupervisorConfig {
   store: string;
   /** Null: the server at `addresses.temporal` runs elsewhere. */
   temporalBinary: string | null;
+  /** Null: started without --monitoring. */
+  prometheusBinary: string | null;
   addresses: ProcessTable['addresses'];
   workers: number;
   threads: number;

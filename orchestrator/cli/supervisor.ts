@@ -1,5 +1,5 @@
 /**
- * Keeps a local installation running: the Temporal server, the controller and n workers, until it is told to stop.
+ * Keeps a local installation running: the Temporal server, the controller, n workers and, if asked for, a Prometheus, until it is told to stop.
  *
  * 1. Start order: server, controller, workers; each waits until the one before answers. Stop order: the reverse.
  * 2. A process that dies is started again with the same addresses, so its peers find it where it was.
@@ -13,6 +13,7 @@ import { createHome, homeAt, type ProcessTable, removeProcessTable, writeProcess
 import { ManagedProcess, type ReadyLine } from './managed-process.js';
 import { isAlive, recordOf } from './process-control.js';
 import { entryPoint } from './project-paths.js';
+import { preparePrometheus, prometheusAnswers } from './prometheus.js';
 import { NAMESPACE, type SupervisorConfig } from './supervisor-config.js';
 import { namespaceAnswers } from './temporal-connection.js';
 
@@ -20,11 +21,13 @@ import { namespaceAnswers } from './temporal-connection.js';
 const WORKER_GRACE_SECONDS = 8;
 const WORKER_STOP_GRACE_MS = 12_000;
 const OWNER_POLL_MS = 300;
+const SCRAPE_INTERVAL_SECONDS = 1;
 
 export class Supervisor {
   private readonly home;
   private readonly temporal: ManagedProcess | null;
   private readonly controller: ManagedProcess;
+  private readonly prometheus: ManagedProcess | null;
   private readonly workers: { id: string; process: ManagedProcess }[];
   private state: ProcessTable['state'] = 'starting';
   private failure: string | null = null;
@@ -37,6 +40,7 @@ export class Supervisor {
     createHome(this.home);
     this.temporal = config.temporalBinary === null ? null : this.makeTemporal(config.temporalBinary);
     this.controller = this.makeController();
+    this.prometheus = config.prometheusBinary === null ? null : this.makePrometheus(config.prometheusBinary);
     this.workers = Array.from({ length: config.workers }, (_, index) => {
       const id = `w-${index + 1}`;
       return { id, process: this.makeWorker(id) };
@@ -50,7 +54,7 @@ export class Supervisor {
     try {
       await this.temporal?.start();
       await this.controller.start();
-      await Promise.all(this.workers.map((worker) => worker.process.start()));
+      await Promise.all([this.prometheus?.start(), ...this.workers.map((worker) => worker.process.start())]);
       this.state = 'ready';
       this.publish();
       return true;
@@ -79,7 +83,7 @@ export class Supervisor {
     this.state = 'stopping';
     this.publish();
     await Promise.all(this.workers.map((worker) => worker.process.stop()));
-    await this.controller.stop();
+    await Promise.all([this.prometheus?.stop(), this.controller.stop()]);
     await this.temporal?.stop();
   }
 
@@ -107,6 +111,7 @@ export class Supervisor {
       supervisor: recordOf(process.pid),
       temporal: this.temporal?.record ? { ...this.temporal.record, restarts: this.temporal.restarts } : null,
       controller: served(this.controller),
+      prometheus: this.prometheus?.record ? { ...this.prometheus.record, restarts: this.prometheus.restarts } : null,
       workers: this.workers.flatMap(({ id, process }) => {
         const record = served(process);
         return record === null ? [] : [{ id, ...record }];
@@ -153,6 +158,25 @@ export class Supervisor {
       logFile: join(this.home.logs, 'controller.log'),
       readyTimeoutMs: 60_000,
       stopGraceMs: 12_000,
+      onChange: () => this.publish(),
+    });
+  }
+
+  private makePrometheus(binary: string): ManagedProcess {
+    const { prometheus, controllerMetrics, serveMetrics } = this.config.addresses;
+    if (prometheus === null) throw new Error('a Prometheus is wanted, but has no address');
+    const config = { controllerMetrics, serveMetrics, intervalSeconds: SCRAPE_INTERVAL_SECONDS };
+    return new ManagedProcess({
+      name: 'prometheus',
+      command: binary,
+      args: preparePrometheus(this.home.prometheus, prometheus, config),
+      logFile: join(this.home.logs, 'prometheus.log'),
+      probe: async (signal): Promise<ReadyLine> => {
+        await prometheusAnswers(prometheus, signal);
+        return { ready: true, address: prometheus, metrics: null };
+      },
+      readyTimeoutMs: 60_000,
+      stopGraceMs: 8_000,
       onChange: () => this.publish(),
     });
   }

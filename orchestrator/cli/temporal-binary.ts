@@ -31,17 +31,23 @@ export function onPath(name: string): string | null {
   return null;
 }
 
-export function findTemporal(): FoundProgram | null {
-  const explicit = process.env['COLLIMATE_TEMPORAL'];
+/** A program by the variable that names it, else on the PATH; null when it is in neither. */
+export function findProgram({ variable, name }: { variable: string; name: string }): FoundProgram | null {
+  const explicit = process.env[variable];
   if (explicit !== undefined && explicit !== '') {
-    if (isProgram(explicit)) return { path: explicit, source: 'COLLIMATE_TEMPORAL' };
+    if (isProgram(explicit)) return { path: explicit, source: variable };
     throw new CliError(
       'badInput',
-      `COLLIMATE_TEMPORAL names ${explicit}, which is no program that can be run; correct or unset it`,
+      `${variable} names ${explicit}, which is no program that can be run; correct or unset it`,
     );
   }
-  const path = onPath('temporal');
-  if (path !== null) return { path, source: 'PATH' };
+  const path = onPath(name);
+  return path === null ? null : { path, source: 'PATH' };
+}
+
+export function findTemporal(): FoundProgram | null {
+  const found = findProgram({ variable: 'COLLIMATE_TEMPORAL', name: 'temporal' });
+  if (found !== null) return found;
   const cached = join(projectRoot, '.cache', 'bin', 'temporal');
   return isProgram(cached) ? { path: cached, source: 'project cache' } : null;
 }

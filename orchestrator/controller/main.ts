@@ -10,7 +10,7 @@
  */
 import { join } from 'node:path';
 
-import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
+import { DefaultLogger, MetricsBuffer, NativeConnection, Runtime, Worker } from '@temporalio/worker';
 
 import { TASK_QUEUE } from '../../workflows/contract.js';
 import { createActivities } from '../activities/index.js';
@@ -20,11 +20,13 @@ import { bindServer, loadService, makeServer } from '../fleet/channel.js';
 import { FleetRegistry } from '../fleet/registry.js';
 import { RendezvousStore } from '../fleet/rendezvous.js';
 import { RunEvents } from '../fleet/run-events.js';
-import { exportFleet, RunMetrics } from '../fleet/run-metrics.js';
+import { exportFleet, RunMetrics, scrapeTargets } from '../fleet/run-metrics.js';
 import { WorkerClients } from '../fleet/worker-clients.js';
 import { announceReady, closeOnSignal, hostAndPort, parseOptions, runProcess, UsageError } from '../process-options.js';
 import { createLogger, type Logger } from '../telemetry/logger.js';
 import { Metrics, startMetricsServer } from '../telemetry/metrics.js';
+import { watchStoreSpace } from '../telemetry/store-space.js';
+import { takeIn } from '../telemetry/temporal-metrics.js';
 import { fleetService } from './fleet-service.js';
 import { onHeldUp } from './held-up.js';
 import { rendezvousService } from './rendezvous-service.js';
@@ -33,6 +35,7 @@ const SHUTDOWN_GRACE_MS = 9_000;
 const EXIT_HELD_UP = 3;
 const CONNECT_TRIES = 60;
 const CONNECT_RETRY_MS = 500;
+const TEMPORAL_METRICS_INTERVAL_MS = 1_000;
 
 runProcess(async () => {
   const options = parseOptions(
@@ -75,9 +78,10 @@ runProcess(async () => {
   server.addService(loadService('RendezvousService').service, rendezvousService(new RendezvousStore()));
   const address = `${hostAndPort(options.listen).host}:${String(await bindServer(server, options.listen))}`;
   const metricsListen = hostAndPort(options.metrics);
-  const metricsServer = await startMetricsServer({ metrics, ...metricsListen });
+  const metricsServer = await startMetricsServer({ metrics, ...metricsListen, targets: () => scrapeTargets(fleet) });
+  const endSpaceWatch = watchStoreSpace(store.url, metrics);
 
-  quietTemporalRuntime(log);
+  const endTemporalMetrics = installTemporalRuntime(log, metrics);
   const connection = await connect(options.temporal, log);
   const worker = await Worker.create({
     connection,
@@ -109,25 +113,36 @@ runProcess(async () => {
   });
   const running = worker.run();
   closeOnSignal(async () => {
+    // The buffer goes with the runtime, which goes with the worker.
+    endTemporalMetrics();
     worker.shutdown();
     await running;
     await events.flush();
     workers.close();
     server.forceShutdown();
+    endSpaceWatch();
     await metricsServer.close();
   }, SHUTDOWN_GRACE_MS);
   announceReady({ address, metrics: `${metricsListen.host}:${String(metricsServer.port)}` });
   await running;
 });
 
-/** The SDK's own log lines join ours. */
-function quietTemporalRuntime(log: Logger): void {
+/** The SDK's own log lines and measurements join ours; the latter until the returned function is called. */
+function installTemporalRuntime(log: Logger, metrics: Metrics): () => void {
   const logger = new DefaultLogger('WARN', ({ level, message, meta }) => {
     const fields = { sdk: true, error: meta?.['error'] as unknown };
     if (level === 'ERROR') log.error(fields, message);
     else log.warn(fields, message);
   });
-  Runtime.install({ logger, shutdownSignals: [] });
+  const buffer = new MetricsBuffer({ useSecondsForDurations: true });
+  Runtime.install({ logger, shutdownSignals: [], telemetryOptions: { metrics: { buffer } } });
+  const timer = setInterval(() => {
+    takeIn(metrics, buffer.retrieveUpdates());
+  }, TEMPORAL_METRICS_INTERVAL_MS);
+  timer.unref();
+  return () => {
+    clearInterval(timer);
+  };
 }
 
 async function connect(address: string, log: Logger): Promise<NativeConnection> {

@@ -2,7 +2,8 @@ import { describe, expect, it, vi } from 'vitest';
 
 import type { Incident } from '../../workflows/contract.js';
 import { Metrics } from '../telemetry/metrics.js';
-import { RunMetrics } from './run-metrics.js';
+import { FleetRegistry } from './registry.js';
+import { RunMetrics, scrapeTargets } from './run-metrics.js';
 
 const finished = (summary: object) => ({
   jobId: '',
@@ -68,6 +69,24 @@ describe('recoveries and seconds of a run', () => {
     } finally {
       vi.useRealTimers();
     }
+  });
+});
+
+describe('workers to scrape', () => {
+  it('are those that have joined, each where it can be reached', () => {
+    const fleet = new FleetRegistry();
+    const join = (workerId: string, metricsAddress: string) =>
+      fleet.join({ workerId, address: '10.0.0.7:7', metricsAddress, numericsClass: 'c', engineRevision: 'e', pid: 1 });
+    join('a', '127.0.0.1:91');
+    join('b', '0.0.0.0:92');
+    join('c', '[::]:93');
+    join('d', '');
+    fleet.leave(join('e', '127.0.0.1:94'));
+    expect(scrapeTargets(fleet)).toEqual([
+      { targets: ['127.0.0.1:91'], labels: { worker: 'a' } },
+      { targets: ['10.0.0.7:92'], labels: { worker: 'b' } },
+      { targets: ['10.0.0.7:93'], labels: { worker: 'c' } },
+    ]);
   });
 });
 

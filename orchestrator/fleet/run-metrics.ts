@@ -2,7 +2,7 @@
 import type { JobEvent__Output } from '../../proto/generated/collimate/v1/JobEvent.js';
 import type { Incident, RunSeconds, StageName } from '../../workflows/contract.js';
 import { recoveryPhases } from '../../workflows/timeline.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Metrics, TargetGroup } from '../telemetry/metrics.js';
 import { STEP_NUMBERS } from '../telemetry/registry.js';
 import type { FleetRegistry } from './registry.js';
 
@@ -133,4 +133,22 @@ export function exportFleet(fleet: FleetRegistry, metrics: Metrics): void {
     metrics.remove('collimate_worker_last_seen_timestamp_seconds', { worker });
   });
   refresh();
+}
+
+/** The workers that have joined, for Prometheus to scrape each under its name. */
+export function scrapeTargets(fleet: FleetRegistry): TargetGroup[] {
+  return fleet.list().flatMap(({ workerId: worker, address, metricsAddress }) => {
+    if (metricsAddress === '') return [];
+    const [host, port] = splitAtPort(metricsAddress);
+    // A worker that listens everywhere is reached where its gRPC service is.
+    const reached = WILDCARD_HOSTS.has(host) ? splitAtPort(address)[0] : host;
+    return [{ targets: [`${reached}:${port}`], labels: { worker } }];
+  });
+}
+
+const WILDCARD_HOSTS = new Set(['0.0.0.0', '[::]', '::']);
+
+function splitAtPort(address: string): [host: string, port: string] {
+  const colon = address.lastIndexOf(':');
+  return [address.slice(0, colon), address.slice(colon + 1)];
 }

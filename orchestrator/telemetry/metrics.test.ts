@@ -142,6 +142,87 @@ describe('Metrics', () => {
     }
   });
 
+  it('removes the series of a run of which nothing more is heard', async () => {
+    vi.useFakeTimers();
+    try {
+      const metrics = controller();
+      for (const run of ['terminated', 'waiting']) metrics.setRunState(run, 'running');
+      vi.advanceTimersByTime(40 * 60_000);
+      metrics.set('collimate_run_purpose_seconds', { run: 'waiting', purpose: 'queue' }, 2400);
+      vi.advanceTimersByTime(20 * 60_000);
+      const text = await metrics.text();
+      expect(text).not.toContain('run="terminated"');
+      expect(text).toContain('collimate_run_state{run="waiting",state="running"} 1');
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it('counts processor time once', async () => {
+    const metrics = controller();
+    const told = async (): Promise<number> =>
+      Number(/^collimate_process_cpu_seconds_total (\S+)$/m.exec(await metrics.text())?.[1]);
+    const first = await told();
+    expect(first).toBeGreaterThan(0);
+    const { user, system } = process.cpuUsage();
+    expect(await told()).toBeLessThan((user + system) / 1e6 + 1);
+    expect(await told()).toBeGreaterThanOrEqual(first);
+  });
+
+  it('has fewer than 2,000 series of a run on eight workers', async () => {
+    const stages = ['ingest', 'embed', 'align_tokens', 'align_tasks', 'evaluate', 'publish'];
+    const ranks = ['0', '1', '2', '3', '4', '5', '6', '7'];
+    const metrics = controller();
+    const run = 'r';
+    const each: Record<string, string[]> = {
+      stage: stages,
+      state: ['waiting', 'running', 'paused', 'done'],
+      task: ['total', 'rank', 'contrast'],
+      outcome: ['finished', 'memoised', 'failed'],
+      cause: ['worker_lost', 'worker_hung', 'preempted'],
+      phase: ['detect', 'fence', 'reschedule', 'restore', 'first_step'],
+      purpose: ['work', 'start', 'queue', 'orchestration', 'recovery:worker_lost', 'repeated:worker_lost', 'store'],
+      level: ['1', '2', '3', '4'],
+      name: ['n'],
+      numerics_class: ['c'],
+    };
+    const fill = (on: Metrics, of: string, changes: Record<string, string[]>): void => {
+      for (const [name, { type, labels, exporter }] of declarations) {
+        if (exporter !== of || !labels.includes('run')) continue;
+        let sets: Record<string, string>[] = [{ run }];
+        for (const label of labels.filter((other) => other !== 'run')) {
+          const values = { ...each, ...changes }[label] ?? [];
+          expect(values.length, `values of ${label}`).toBeGreaterThan(0);
+          sets = sets.flatMap((set) => values.map((value) => ({ ...set, [label]: value })));
+        }
+        for (const set of sets) {
+          // Only tuning has ranks; every other job is of one.
+          if (set['rank'] !== undefined && set['rank'] !== '0' && set['stage'] !== 'align_tasks') continue;
+          if (type === 'counter') on.inc(name as 'collimate_steps_total', set as never);
+          else if (type === 'gauge') on.set(name as 'collimate_grad_norm', set as never, 0.5);
+          else on.observe(name as 'collimate_step_duration_seconds', set as never, 0.5);
+        }
+      }
+    };
+    const countOf = async (from: Metrics): Promise<number> => (await from.text()).match(/run="r"/g)?.length ?? 0;
+    // Failures and recoveries are told of the stage that has gangs.
+    fill(metrics, 'controller', { rank: ranks });
+    let count = await countOf(metrics);
+    for (const rank of ranks) {
+      const worker = new Metrics({ exporter: 'worker', version: '1' });
+      // Shards of the later stages go to every worker; the earlier ones are jobs of one.
+      const stage = rank === '0' ? stages : ['align_tasks', 'evaluate'];
+      fill(worker, 'worker', {
+        rank: [rank],
+        stage,
+        phase: ['data', 'forward', 'backward', 'reduce', 'optimizer', 'checkpoint'],
+      });
+      count += await countOf(worker);
+    }
+    expect(count).toBeGreaterThan(500);
+    expect(count).toBeLessThan(2_000);
+  });
+
   it('removes one series', async () => {
     const metrics = controller();
     for (const worker of ['a', 'b']) metrics.set('collimate_worker_last_seen_timestamp_seconds', { worker }, 1);
@@ -189,6 +270,20 @@ describe('metrics server', () => {
     expect(await get('/healthz')).toMatchObject({ status: 503, body: 'the store is full\n' });
     expect((await get('/')).status).toBe(404);
     expect((await get('/metrics', 'POST')).status).toBe(405);
+  });
+
+  it('tells Prometheus what else to scrape, where that is known', async () => {
+    const groups = [{ targets: ['10.0.0.1:9'], labels: { worker: 'w' } }];
+    const listen = { host: '127.0.0.1', port: 0 };
+    server = await startMetricsServer({ metrics: controller(), ...listen, targets: () => groups });
+    expect(await get('/targets')).toEqual({
+      status: 200,
+      type: 'application/json',
+      body: `${JSON.stringify(groups)}\n`,
+    });
+    await server.close();
+    server = await startMetricsServer({ metrics: controller(), ...listen });
+    expect((await get('/targets')).status).toBe(404);
   });
 
   it('says when the port is taken', async () => {

@@ -2,7 +2,8 @@
  * Prometheus metrics of one process, built from the registry, and the small HTTP server that shows them.
  *
  * 1. Only declared names with exactly their declared labels are accepted; anything else throws.
- * 2. A run's series disappear a grace time after it ended, so that a long-lived controller does not grow for ever.
+ * 2. A run's series disappear a grace time after it ended, so that a long-lived controller does not grow for ever; and so do
+ *    those of a run of which nothing more is heard, since it may have been terminated.
  */
 import { createServer, type Server } from 'node:http';
 
@@ -38,6 +39,8 @@ export interface StepReport {
 }
 
 const DEFAULT_GRACE_MS = 300_000;
+/** Of a run that goes on something is heard every few seconds, also while it waits. */
+const SILENT_MS_MAX = 50 * 60_000;
 
 export class Metrics {
   readonly #registry = new Registry();
@@ -45,6 +48,8 @@ export class Metrics {
   /** Label sets in use by run, so that they can be removed. */
   readonly #ofRun = new Map<string, Map<string, { instrument: Instrument; labels: Labels }>>();
   readonly #removals = new Map<string, NodeJS.Timeout>();
+  readonly #lastHeardMs = new Map<string, number>();
+  #cpuSeconds = 0;
 
   constructor({ exporter, version }: MetricsOptions) {
     for (const [name, declaration] of Object.entries<MetricDeclaration>(METRICS)) {
@@ -98,6 +103,7 @@ export class Metrics {
       this.observe('collimate_step_duration_seconds', { run, stage, rank: String(rank) }, seconds);
     if (rank !== 0) return;
     this.inc('collimate_steps_total', { run, stage });
+    this.set('collimate_stage_last_step_timestamp_seconds', { run, stage }, Date.now() / 1000);
     this.set('collimate_stage_step', { run, stage }, step);
     this.set('collimate_stage_target_step', { run, stage }, stepsTotal);
     for (const [name, value] of Object.entries(numbers)) {
@@ -121,9 +127,7 @@ export class Metrics {
   removeRun(run: string, { graceMs = DEFAULT_GRACE_MS }: { graceMs?: number } = {}): void {
     clearTimeout(this.#removals.get(run));
     const timer = setTimeout(() => {
-      this.#removals.delete(run);
-      for (const { instrument, labels } of this.#ofRun.get(run)?.values() ?? []) instrument.remove(labels);
-      this.#ofRun.delete(run);
+      this.#forgetRun(run);
     }, graceMs);
     timer.unref();
     this.#removals.set(run, timer);
@@ -137,12 +141,25 @@ export class Metrics {
 
   /** Text of the Prometheus exposition format. */
   async text(): Promise<string> {
+    const silentSinceMs = Date.now() - SILENT_MS_MAX;
+    for (const [run, heardMs] of this.#lastHeardMs) if (heardMs < silentSinceMs) this.#forgetRun(run);
     this.set('collimate_process_resident_memory_bytes', {}, process.memoryUsage.rss());
+    const { user, system } = process.cpuUsage();
+    const cpuSeconds = (user + system) / 1e6;
+    this.inc('collimate_process_cpu_seconds_total', {}, cpuSeconds - this.#cpuSeconds);
+    this.#cpuSeconds = cpuSeconds;
     return this.#registry.metrics();
   }
 
   get contentType(): string {
     return this.#registry.contentType;
+  }
+
+  #forgetRun(run: string): void {
+    this.keepRun(run);
+    for (const { instrument, labels } of this.#ofRun.get(run)?.values() ?? []) instrument.remove(labels);
+    this.#ofRun.delete(run);
+    this.#lastHeardMs.delete(run);
   }
 
   #instrument(name: string): Instrument {
@@ -162,6 +179,7 @@ export class Metrics {
     }
     const run = labels['run'];
     if (run !== undefined) {
+      this.#lastHeardMs.set(run, Date.now());
       const series = this.#ofRun.get(run) ?? new Map<string, { instrument: Instrument; labels: Labels }>();
       this.#ofRun.set(run, series);
       const key = seriesKey(name, labels);
@@ -194,14 +212,22 @@ export interface MetricsServerOptions {
   port: number;
   /** Null when healthy, else why not; /healthz then answers 503. */
   unhealthy?: () => string | null;
+  /** What else Prometheus should scrape; /targets then answers it in the form of `http_sd_configs`. */
+  targets?: () => TargetGroup[];
 }
 
-/** Serves `/metrics` and `/healthz`. */
+export interface TargetGroup {
+  targets: string[];
+  labels: Labels;
+}
+
+/** Serves `/metrics`, `/healthz` and, where there are any, `/targets`. */
 export async function startMetricsServer({
   metrics,
   host,
   port,
   unhealthy,
+  targets,
 }: MetricsServerOptions): Promise<MetricsServer> {
   const server = createServer((request, response) => {
     const path = request.url?.split('?')[0];
@@ -219,8 +245,11 @@ export async function startMetricsServer({
         (body) => answer(200, body, metrics.contentType),
         (error: unknown) => answer(500, `${String(error)}\n`),
       );
+    } else if (path === '/targets' && targets !== undefined) {
+      answer(200, `${JSON.stringify(targets())}\n`, 'application/json');
     } else {
-      answer(404, 'expected /metrics or /healthz\n');
+      const further = targets === undefined ? '' : ', /targets';
+      answer(404, `expected /metrics, /healthz${further}\n`);
     }
   });
   await listen(server, host, port);

@@ -75,6 +75,20 @@ describe('with nothing up', () => {
     expect(code).toBe(2);
   });
 
+  test('a Prometheus that is not there: exit 2', async () => {
+    const args = ['up', '--workers', '0', '--monitoring', '--home', home.path];
+    const named = await cli(args, { env: { COLLIMATE_PROMETHEUS: join(home.path, 'no-such-program') } });
+    expect(named.stderr).toContain('COLLIMATE_PROMETHEUS names');
+    expect(named.code).toBe(2);
+    // The Temporal program is looked for first, so it is named; node itself is started by its path.
+    const temporal = join(home.path, 'temporal');
+    writeFileSync(temporal, '', { mode: 0o755 });
+    const env = { PATH: home.path, COLLIMATE_TEMPORAL: temporal, COLLIMATE_PROMETHEUS: '' };
+    const absent = await cli(args, { env });
+    expect(absent.stderr).toContain('expected a Prometheus for --monitoring, found none');
+    expect(absent.code).toBe(2);
+  });
+
   test('a port in use: exit 2, and nothing is left running', async () => {
     const server = createServer();
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));

@@ -5,6 +5,7 @@ import { afterAll, describe, expect, test } from 'vitest';
 
 import { type ProcessRecord, type ProcessTable } from '../../orchestrator/cli/home.js';
 import { isAlive, sendSignal } from '../../orchestrator/cli/process-control.js';
+import { noPrometheus } from '../support/prometheus.js';
 import { cli, cliStarted, eventually, temporaryHome } from '../support/cli.js';
 
 function tableOf(home: string): ProcessTable {
@@ -12,13 +13,24 @@ function tableOf(home: string): ProcessTable {
 }
 
 function recordsOf(table: ProcessTable): ProcessRecord[] {
-  return [table.supervisor, table.temporal, table.controller, ...table.workers].filter((record) => record !== null);
+  const { supervisor, temporal, controller, prometheus, workers } = table;
+  return [supervisor, temporal, controller, prometheus, ...workers].filter((record) => record !== null);
 }
 
-async function upIn(home: string): Promise<ProcessTable> {
-  const { code, stderr } = await cli(['up', '--workers', '1', '--home', home]);
+async function upIn(home: string, flags: string[] = []): Promise<ProcessTable> {
+  const { code, stderr } = await cli(['up', '--workers', '1', '--home', home, ...flags]);
   expect(code, stderr).toBe(0);
   return tableOf(home);
+}
+
+/** Job and worker of every target that Prometheus scrapes with success. */
+async function scrapedBy(address: string): Promise<string[]> {
+  const response = await fetch(`http://${address}/api/v1/query?query=${encodeURIComponent('up == 1')}`).catch(
+    () => null,
+  );
+  if (response?.ok !== true) return [];
+  const { data } = (await response.json()) as { data: { result: { metric: { job: string; worker?: string } }[] } };
+  return data.result.map(({ metric: { job, worker } }) => (worker === undefined ? job : `${job} ${worker}`));
 }
 
 describe('up and down', () => {
@@ -29,8 +41,9 @@ describe('up and down', () => {
   });
 
   test('everything that is killed comes back at its address, and down stops it all', async () => {
-    const before = await upIn(home.path);
-    for (const name of ['temporal', 'controller'] as const) {
+    const monitoring = noPrometheus() === null;
+    const before = await upIn(home.path, monitoring ? ['--monitoring'] : []);
+    for (const name of ['temporal', 'controller', ...(monitoring ? (['prometheus'] as const) : [])] as const) {
       const victim = before[name];
       if (victim === null) throw new Error(`no ${name} in the table`);
       expect(sendSignal(victim, 'SIGKILL')).toBe(true);
@@ -51,6 +64,16 @@ describe('up and down', () => {
     const after = tableOf(home.path);
     expect(after.addresses).toEqual(before.addresses);
     expect((await cli(['ls', '--home', home.path])).code).toBe(0);
+    const { prometheus } = after.addresses;
+    if (prometheus !== null) {
+      // Each process is found where it is now, and the rules are there.
+      await eventually('scrapes of controller and worker', async () => {
+        const ups = await scrapedBy(prometheus);
+        return ups.includes('collimate-controller') && ups.includes('collimate-worker w-1') ? ups : null;
+      });
+      const alerts = await fetch(`http://${prometheus}/api/v1/rules?type=alert`);
+      expect(await alerts.text()).toContain('"name":"StepStalled"');
+    }
 
     const down = await cli(['down', '--home', home.path]);
     expect(down.code, down.stderr).toBe(0);

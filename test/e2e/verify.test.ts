@@ -31,10 +31,11 @@ describe('verify', () => {
     keepStoreAddress({ ...homeAt(home), store: cluster.store.url });
     writeProcessTable(homeAt(home), {
       ...{ state: 'ready', failure: null, supervisor: recordOf(process.pid) },
-      ...{ temporal: null, controller: null, workers: [], revision: 1 },
+      ...{ temporal: null, controller: null, prometheus: null, workers: [], revision: 1 },
       addresses: {
         ...{ temporal: `127.0.0.1:${String(cluster.ports.temporal)}`, ui: null },
         ...{ controller: cluster.controllerAddress, controllerMetrics: cluster.controllerMetrics },
+        ...{ serveMetrics: '127.0.0.1:0', prometheus: null },
       },
     });
   });

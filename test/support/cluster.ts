@@ -164,18 +164,10 @@ export class Cluster {
     return child;
   }
 
-  /** Starts the recommender service; answers its address. */
-  async startServer(): Promise<string> {
+  /** Starts the recommender service, with its metrics at the given address; answers its own. */
+  async startServer(metrics = '127.0.0.1:0'): Promise<string> {
     const main = join(ROOT, 'dist/orchestrator/serving/main.js');
-    const args = [
-      main,
-      '--serving',
-      join(this.folder, 'serving'),
-      '--listen',
-      '127.0.0.1:0',
-      '--metrics',
-      '127.0.0.1:0',
-    ];
+    const args = [main, '--serving', join(this.folder, 'serving'), '--listen', '127.0.0.1:0', '--metrics', metrics];
     this.#server = this.#child('serve', process.execPath, args);
     return (await this.#server.ready()).address;
   }

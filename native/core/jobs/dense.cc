@@ -85,18 +85,26 @@ class DenseTrainer : public LanedModel {
     rows_.make({.probability = static_cast<float>(recipe_.id_dropout), .seed = recipe_.seed, .step = state_.step});
   }
 
-  std::vector<double> run_lane(const StepBatch& batch, const LaneReducer::Lane& lane) override {
+  std::vector<double> run_lane(const StepBatch& batch, const LaneReducer::Lane& lane, LaneSeconds& seconds) override {
+    const auto begun = std::chrono::steady_clock::now();
     PackedBatch packed;
     const LaneSlice slice = lane_slice(recipe_.batch_sequences, recipe_.lanes, lane.number);
     for (int64_t j = slice.begin; j < slice.end; ++j)
       sequences_.append_to(packed, batch.examples[static_cast<size_t>(j)]);
+    seconds.data += seconds_since(begun);
+    Decoder::PassSeconds passes;
     Decoder& decoder = decoders_[static_cast<size_t>(lane.slot)];
-    return {decoder.forward_backward(packed, {.loss_scale = static_cast<float>(1.0 / static_cast<double>(batch.terms)),
-                                              .dropout = {.probability = static_cast<float>(recipe_.dropout),
-                                                          .seed = recipe_.seed,
-                                                          .step = state_.step,
-                                                          .lane = lane.number},
-                                              .gradient = lane.gradient})};
+    const double loss =
+        decoder.forward_backward(packed, {.loss_scale = static_cast<float>(1.0 / static_cast<double>(batch.terms)),
+                                          .dropout = {.probability = static_cast<float>(recipe_.dropout),
+                                                      .seed = recipe_.seed,
+                                                      .step = state_.step,
+                                                      .lane = lane.number},
+                                          .gradient = lane.gradient,
+                                          .seconds = &passes});
+    seconds.forward += passes.forward;
+    seconds.backward += passes.backward;
+    return {loss};
   }
 
   std::span<const float> whole_gradient(std::span<const float> sum) override {

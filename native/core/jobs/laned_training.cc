@@ -20,10 +20,6 @@ namespace {
 
 constexpr double kMemoryShare = 0.5;  // of what is free; other workers may be at the same decision
 
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
 class Training {
  public:
   Training(JobContext& context, LanedModel& model)
@@ -78,14 +74,17 @@ class Training {
 
   // Returns the control flags that the ranks agreed on.
   uint32_t train_one_step() {
+    const auto begun = std::chrono::steady_clock::now();
     const StepBatch batch = model_.batch(state_.step);
+    const double batch_seconds = seconds_since(begun);
+    slot_seconds_.assign(static_cast<size_t>(lanes_at_once_), {});
     progress().enter(JobPhase::computing);
     const auto started = std::chrono::steady_clock::now();
     context_.throw_if_interrupted();
     model_.begin_step();
     reducer_->compute(lanes_at_once_, [&](const LaneReducer::Lane& lane) -> std::vector<double> {
       context_.throw_if_interrupted();
-      return model_.run_lane(batch, lane);
+      return model_.run_lane(batch, lane, slot_seconds_[static_cast<size_t>(lane.slot)]);
     });
     const double compute_seconds = seconds_since(started);
     progress().enter(JobPhase::reducing);
@@ -93,6 +92,7 @@ class Training {
     const LaneReducer::Result sum = reduce();
     const double reduce_seconds = seconds_since(computed);
     progress().enter(JobPhase::updating);
+    const auto reduced = std::chrono::steady_clock::now();
     const std::span<const float> gradient = model_.whole_gradient(sum.gradient);
     const double loss = sum.scalars[0] / static_cast<double>(batch.terms);
     const double norm = std::sqrt(ops::sum_squares(context_.pool(), gradient));
@@ -102,19 +102,37 @@ class Training {
         context_.pool(),
         {.step = state_.step, .learning_rate = learning_rate, .gradient = gradient, .gradient_norm = norm});
     model_.parameters_changed();
+    const double optimizer_seconds = seconds_since(reduced);
     state_.losses.push_back(static_cast<float>(loss));
     ++state_.step;
     progress().step.store(state_.step);
+    const LaneSeconds lanes = mean_over_slots();
     std::map<std::string, double> metrics{{"loss", loss},
                                           {"learning_rate", learning_rate},
                                           {"grad_norm", norm},
                                           {"tokens", static_cast<double>(batch.tokens)},
                                           {"samples", static_cast<double>(batch.examples.size())},
                                           {"compute_seconds", compute_seconds},
-                                          {"reduce_seconds", reduce_seconds}};
+                                          {"data_seconds", batch_seconds + lanes.data},
+                                          {"forward_seconds", lanes.forward},
+                                          {"backward_seconds", lanes.backward},
+                                          {"reduce_seconds", reduce_seconds},
+                                          {"optimizer_seconds", optimizer_seconds}};
     model_.add_metrics(batch, sum.scalars, metrics);
     context_.host().on_step(state_.step, settings_.steps, metrics);
     return sum.control;
+  }
+
+  // Slots run side by side, so their mean is about the wall time.
+  LaneSeconds mean_over_slots() const {
+    LaneSeconds mean;
+    const double share = 1.0 / static_cast<double>(std::max<size_t>(slot_seconds_.size(), 1));
+    for (const LaneSeconds& slot : slot_seconds_) {
+      mean.data += share * slot.data;
+      mean.forward += share * slot.forward;
+      mean.backward += share * slot.backward;
+    }
+    return mean;
   }
 
   // A flag that the host has handed out must not go under with a reduction that breaks.
@@ -166,6 +184,7 @@ class Training {
   TuneState& state_;
   std::optional<LaneReducer> reducer_;  // of the gang that this rank is in
   int lanes_at_once_ = 1;
+  std::vector<LaneSeconds> slot_seconds_;
   uint32_t untold_control_ = 0;  // asked for in a reduction that broke
 };
 
@@ -193,6 +212,10 @@ Decoder::WorkspaceShape largest_lane(const DecoderLanes& lanes) {
 }
 
 }  // namespace
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
 
 JobOutcome train_in_lanes(JobContext& context, LanedModel& model) { return Training(context, model).run(); }
 

@@ -9,6 +9,7 @@
 //    safe or one of them is rank 0.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -38,6 +39,11 @@ struct LanedSettings {
   LearningRateSchedule schedule;
 };
 
+// Where a lane's time went: making its batch, and its two passes.
+struct LaneSeconds {
+  double data = 0, forward = 0, backward = 0;
+};
+
 // What a kind of job brings.
 class LanedModel {
  public:
@@ -50,7 +56,7 @@ class LanedModel {
   virtual void begin_step() {}
   // Adds the lane's gradient of (sum of losses / terms of the batch); answers the sum of losses, and others that the
   // kind has.
-  virtual std::vector<double> run_lane(const StepBatch& batch, const LaneReducer::Lane& lane) = 0;
+  virtual std::vector<double> run_lane(const StepBatch& batch, const LaneReducer::Lane& lane, LaneSeconds& seconds) = 0;
   // What a step's report has beside what all kinds have; `sums` over all lanes.
   virtual void add_metrics(const StepBatch&, std::span<const double> /*sums*/, std::map<std::string, double>&) const {}
   // The gradient of all trained elements from the sum over lanes; `sum` is valid until the next step.
@@ -62,6 +68,8 @@ class LanedModel {
   virtual void release_lanes() = 0;
   virtual JobOutcome result() = 0;
 };
+
+double seconds_since(std::chrono::steady_clock::time_point start);
 
 // Starts from the model's state, which is new, resumed, or of step -1. Throws JobFailure or JobAborted.
 JobOutcome train_in_lanes(JobContext& context, LanedModel& model);

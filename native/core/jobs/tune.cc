@@ -107,7 +107,8 @@ class Tuner : public LanedModel {
   }
 
   // The lane's sum of losses, and each task's part of it.
-  std::vector<double> run_lane(const StepBatch& batch, const LaneReducer::Lane& lane) override {
+  std::vector<double> run_lane(const StepBatch& batch, const LaneReducer::Lane& lane, LaneSeconds& seconds) override {
+    const auto begun = std::chrono::steady_clock::now();
     PackedBatch packed;
     std::vector<int64_t> label_ends;  // by example
     const LaneSlice slice = lane_slice(recipe_.batch_sequences, recipe_.lanes, lane.number);
@@ -116,6 +117,8 @@ class Tuner : public LanedModel {
       label_ends.push_back(packed.labels());
     }
     std::vector<double> label_losses(static_cast<size_t>(packed.labels()));
+    seconds.data += seconds_since(begun);
+    Decoder::PassSeconds passes;
     Decoder& decoder = decoders_[static_cast<size_t>(lane.slot)];
     const double loss =
         decoder.forward_backward(packed, {.loss_scale = static_cast<float>(1.0 / static_cast<double>(batch.terms)),
@@ -125,7 +128,10 @@ class Tuner : public LanedModel {
                                                       .lane = lane.number},
                                           .gradient = lane.gradient,
                                           .preference_beta = recipe_.preference_beta,
-                                          .label_losses = label_losses});
+                                          .label_losses = label_losses,
+                                          .seconds = &passes});
+    seconds.forward += passes.forward;
+    seconds.backward += passes.backward;
     std::vector<double> sums(1 + examples_.task_names().size(), 0.0);
     sums[0] = loss;
     if (sums.size() == 1) return sums;

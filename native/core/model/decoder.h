@@ -67,15 +67,20 @@ class Decoder {
   Decoder(const Parameters& parameters, Pool& pool, int64_t positions)
       : Decoder(parameters, pool, positions, Options()) {}
 
-  // Sum of the losses (cross-entropy of labels, preference_loss of groups); adds loss_scale * gradient to the flat
-  // gradient (trained elements).
+  // Wall time of passes. The head counts as backward: its two directions alternate over chunks of rows.
+  struct PassSeconds {
+    double forward = 0.0, backward = 0.0;
+  };
   struct GradientArgs {
     float loss_scale = 1.0f;
     DropoutSpec dropout{};
     std::span<float> gradient;
     double preference_beta = 0.1;
     std::span<double> label_losses{};  // [N], or empty: filled with the sum's terms; a group's is at its first label
+    PassSeconds* seconds = nullptr;    // added to, unless null
   };
+  // Sum of the losses (cross-entropy of labels, preference_loss of groups); adds loss_scale * gradient to the flat
+  // gradient (trained elements).
   double forward_backward(const PackedBatch& batch, const GradientArgs& args);
 
   // What the largest pass so far has needed; it is kept for the next.

@@ -1,5 +1,6 @@
 // Forward of the decoder, and the head: logits, loss and the gradient that enters the backward.
 #include <algorithm>
+#include <chrono>
 
 #include "core/failure.h"
 #include "core/model/decoder_pass.h"
@@ -351,10 +352,17 @@ std::vector<float> Decoder::logits(const PackedBatch& batch) {
 double Decoder::forward_backward(const PackedBatch& batch, const GradientArgs& args) {
   if (batch.labels() == 0) return 0.0;
   Pass pass{.batch = batch, .args = &args};
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point started = Clock::now();
   lay_out(pass);
   forward(pass);
+  const Clock::time_point turned = Clock::now();
   const double loss = head_forward_backward(pass);
   backward(pass);
+  if (args.seconds != nullptr) {
+    args.seconds->forward += std::chrono::duration<double>(turned - started).count();
+    args.seconds->backward += std::chrono::duration<double>(Clock::now() - turned).count();
+  }
   return loss;
 }
 

@@ -70,7 +70,8 @@ async function runDemo(home: Home, flags: DemoFlags, output: OutputFormat): Prom
     const { table } = await up(home, {
       workers: flags.workers,
       threads: 1,
-      ports: { temporal: 0, ui: 0, controller: 0, metrics: 0 },
+      ports: { temporal: 0, ui: 0, controller: 0, metrics: 0, prometheus: 0 },
+      monitoring: false,
       externalTemporal: null,
       owner: recordOf(process.pid),
     });

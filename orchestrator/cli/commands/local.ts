@@ -29,6 +29,8 @@ interface UpFlags {
   uiPort: number;
   controllerPort: number;
   metricsPort: number;
+  monitoring?: true;
+  prometheusPort: number;
 }
 
 export function addLocalCommands(program: Command): void {
@@ -46,6 +48,8 @@ export function addLocalCommands(program: Command): void {
     .option('--ui-port <port>', 'port of the Temporal UI (0: any free one)', parsePort, 0)
     .option('--controller-port <port>', 'gRPC port of the controller (0: any free one)', parsePort, 0)
     .option('--metrics-port <port>', 'metrics port of the controller (0: any free one)', parsePort, 0)
+    .option('--monitoring', 'also start a Prometheus with the right targets, rules and alerts')
+    .option('--prometheus-port <port>', 'port of that Prometheus (0: any free one)', parsePort, 0)
     .action(async (flags: UpFlags, command: Command) => {
       const { home: found, output } = contextOf(command);
       refuseStoreWhileUp(found, flags.store);
@@ -62,7 +66,9 @@ export function addLocalCommands(program: Command): void {
           ui: flags.uiPort,
           controller: flags.controllerPort,
           metrics: flags.metricsPort,
+          prometheus: flags.prometheusPort,
         },
+        monitoring: flags.monitoring ?? false,
         externalTemporal: flags.temporal ?? null,
         owner: null,
       });
@@ -102,6 +108,7 @@ export function describeTable(home: Home, table: ProcessTable): string {
     ...(addresses.ui === null ? [] : [`Temporal UI http://${addresses.ui}`]),
     `controller  ${addresses.controller}`,
     `metrics     http://${addresses.controllerMetrics}/metrics`,
+    ...(addresses.prometheus === null ? [] : [`Prometheus  http://${addresses.prometheus}`]),
     ...table.workers.map((worker) => `worker ${worker.id}  ${worker.address}  pid ${worker.pid}`),
     `artifacts   ${home.store}`,
     `logs        ${home.logs}`,
@@ -125,8 +132,11 @@ function workerDefaults(home: Home, table: ProcessTable | null): string[] {
   ];
 }
 
-function serveDefaults(home: Home): string[] {
-  return ['--serving', home.serving, '--listen', '127.0.0.1:0'];
+function serveDefaults(home: Home, table: ProcessTable | null): string[] {
+  // Its Prometheus looks there; without one several may run.
+  const watched = table !== null && table.addresses.prometheus !== null;
+  const metrics = watched ? ['--metrics', table.addresses.serveMetrics] : [];
+  return ['--serving', home.serving, '--listen', '127.0.0.1:0', ...metrics];
 }
 
 /** A process entry point with the home's defaults before the user's own flags, so that the latter win. */
