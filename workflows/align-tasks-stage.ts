@@ -1,7 +1,7 @@
 /** Stage 2 of the paper, Alignment Task: tasks are rendered to token shards and the language model is tuned on them. */
 import { tokenizerFiles } from './base-files.js';
 import type { StageInput, StageResult } from './contract.js';
-import { tuneJob } from './native-jobs.js';
+import { codesJobName, tuneJob } from './native-jobs.js';
 import { runStage } from './stage.js';
 
 export function alignTasksStage(input: StageInput): Promise<StageResult> {
@@ -14,7 +14,7 @@ export function alignTasksStage(input: StageInput): Promise<StageResult> {
       inputs: {
         dataset: stage.output('ingest', 'dataset'),
         catalogue: stage.output('ingest', 'catalogue'),
-        codes: stage.output('codebooks', 'codes'),
+        codes: stage.output(codesJobName(stage.plan), 'codes'),
         ...tokenizerFiles(baseFiles),
       },
       workersMax: 1,

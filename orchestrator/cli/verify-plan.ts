@@ -14,7 +14,7 @@ import {
   type VerificationRequest,
   type VerifiedInterval,
 } from '../../workflows/contract.js';
-import { codebooksJob, dccfJob, tuneJob, type OutputOf } from '../../workflows/native-jobs.js';
+import { alignCodesJob, codebooksJob, dccfJob, tuneJob, type OutputOf } from '../../workflows/native-jobs.js';
 import { jobKeyOf } from '../artifacts/job-key.js';
 import { type ArtifactStore } from '../artifacts/store.js';
 import { readBuildInfo } from '../build-info.js';
@@ -50,6 +50,7 @@ export interface VerificationPlan {
 const CHECKPOINTED = [
   { stage: 'embed', make: dccfJob },
   { stage: 'align_tokens', make: codebooksJob },
+  { stage: 'align_tokens', make: alignCodesJob },
   { stage: 'align_tasks', make: tuneJob },
 ] as const;
 
@@ -111,7 +112,10 @@ function chosenJobs({ plan, result }: FinishedRun, engineRevision: string, names
     }
     return digest;
   };
-  const jobs = CHECKPOINTED.map(({ stage, make }) => ({ stage, ...make(plan, outputOf) }));
+  const jobs = CHECKPOINTED.flatMap(({ stage, make }) => {
+    const job = make(plan, outputOf);
+    return job === null ? [] : [{ stage, ...job }];
+  });
   const known = jobs.map(({ name }) => name);
   const unknown = names.find((name) => !known.includes(name));
   if (unknown !== undefined) {

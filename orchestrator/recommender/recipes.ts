@@ -21,6 +21,15 @@ export type IngestRecipe = { format: IngestFormat; minEventsPerUser: number; min
 
 export type TextVectorsRecipe = { dim: number; minDocuments: number; iterations: number; seed: number };
 
+/** Text vectors from the base model's hidden states, in place of those of TF-IDF. */
+export type EmbedTextRecipe = {
+  /** Of a text; what is behind is cut off. */
+  tokensMax: number;
+  tokensPerBatch: number;
+  /** 1: the mean of all texts is taken off. */
+  centre: 0 | 1;
+};
+
 export type DccfRecipe = {
   dim: number;
   layers: number;
@@ -43,7 +52,23 @@ export type CodebooksRecipe = {
   beam: number;
   collaborativeWeight: number;
   textWeight: number;
+  /** Share of the items that clustering does not see, so that the error on unknown items is measured. */
+  holdoutShare: number;
   seed: number;
+};
+
+/** Moves the codebooks towards the space of the item texts; a run without any weight leaves the job out. */
+export type AlignmentRecipe = {
+  /** Of the contrast between the whole sum of an item's codes and its text. */
+  weight: number;
+  /** Of the same on the prefix sums, their mean. */
+  prefixWeight: number;
+  temperature: number;
+  steps: number;
+  batchItems: number;
+  learningRate: number;
+  /** The language model's rows of the item tokens begin at the images of the codes in the text space. */
+  initialiseTokens: boolean;
 };
 
 /** `vocabularySize` bounds the text part (special tokens, bytes, merges); item tokens come behind it. */
@@ -106,7 +131,11 @@ export type Recipes = {
   ingest: IngestRecipe;
   dccf: DccfRecipe;
   textVectors: TextVectorsRecipe | null;
+  /** Null: not from the model. */
+  embedText: EmbedTextRecipe | null;
   codebooks: CodebooksRecipe;
+  /** Null: off. */
+  alignment: AlignmentRecipe | null;
   render: RenderRecipe;
   tune: TuneRecipe;
   rank: RankRecipe;
@@ -169,7 +198,18 @@ export function defaultRecipes(
       seed,
     },
     textVectors: { dim: 64, minDocuments: 2, iterations: 4, seed },
-    codebooks: { levels: 4, codes: 256, iterations: 25, beam: 1, collaborativeWeight: 1, textWeight: 1, seed },
+    embedText: null,
+    codebooks: {
+      levels: 4,
+      codes: 256,
+      iterations: 25,
+      beam: 1,
+      collaborativeWeight: 1,
+      textWeight: 1,
+      holdoutShare: 0,
+      seed,
+    },
+    alignment: null,
     render: { vocabularySize: 512, historyItemsMax: 20, templates: [...SEQUENTIAL_TEMPLATES], seed },
     tune: {
       base: { ...SCRATCH_BASE },
@@ -208,6 +248,19 @@ const HUGGING_FACE_TUNE: Partial<TuneRecipe> = {
   dropout: 0.05,
 };
 
+const EMBED_TEXT: EmbedTextRecipe = { tokensMax: 128, tokensPerBatch: 1024, centre: 1 };
+
+/** Off by default: `weight` or `prefixWeight` above 0 switches it on. */
+const ALIGNMENT: AlignmentRecipe = {
+  weight: 0,
+  prefixWeight: 0,
+  temperature: 0.07,
+  steps: 400,
+  batchItems: 256,
+  learningRate: 0.001,
+  initialiseTokens: true,
+};
+
 type Section = Exclude<keyof Recipes, 'tune'>;
 export type TuneOverrides = Partial<Omit<TuneRecipe, 'base' | 'trainable'>> & {
   base?: Partial<ScratchBase> | HuggingFaceBase;
@@ -230,7 +283,12 @@ export function resolveRecipes(overrides: RecipeOverrides = {}): Recipes {
     dccf: merge('dccf', defaults.dccf, overrides.dccf),
     textVectors:
       overrides.textVectors === null ? null : merge('textVectors', defaults.textVectors, overrides.textVectors),
+    embedText:
+      overrides.embedText === undefined || overrides.embedText === null
+        ? null
+        : merge('embedText', EMBED_TEXT, overrides.embedText),
     codebooks: merge('codebooks', defaults.codebooks, overrides.codebooks),
+    alignment: resolveAlignment(overrides.alignment),
     render: merge('render', defaults.render, overrides.render),
     tune: resolveTune(defaults.tune, overrides.tune ?? {}),
     rank: merge('rank', defaults.rank, overrides.rank),
@@ -250,6 +308,12 @@ function resolveTune(defaults: TuneRecipe, overrides: TuneOverrides): TuneRecipe
     resolved.trainable = merge('tune.trainable', lora, trainable);
   }
   return resolved;
+}
+
+function resolveAlignment(overrides: Partial<AlignmentRecipe> | null | undefined): AlignmentRecipe | null {
+  if (overrides === null) return null;
+  const resolved = merge('codebooks.alignment', ALIGNMENT, overrides);
+  return resolved.weight > 0 || resolved.prefixWeight > 0 ? resolved : null;
 }
 
 function resolveEvaluate(defaults: EvaluateRecipe, overrides: Partial<EvaluateRecipe> | undefined): EvaluateRecipe {
