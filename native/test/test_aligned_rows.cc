@@ -75,8 +75,14 @@ TEST_CASE("aligned rows: wider images come into the model's width, and what does
   initialise_aligned_rows(pool, parameters, rows);
   const std::span<const float> level(parameters.data(parameters.embedding()) + kFirstItem * 16, 64);
   CHECK(weighted_sum(level, level) / 64.0 == doctest::Approx(0.16).epsilon(0.2));
-  CHECK_THROWS_WITH_AS(initialise_aligned_rows(pool, parameters, {rows.path, kFirstItem - 1, 9}),
-                       doctest::Contains("9 item tokens"), JobFailure);
+  CHECK_THROWS_WITH_AS(initialise_aligned_rows(pool, parameters, {rows.path, kFirstItem + 1, 9}),
+                       doctest::Contains("each of the 7 tokens"), JobFailure);
+  CHECK_THROWS_AS(initialise_aligned_rows(pool, parameters, {rows.path, kFirstItem - 8, 9}), JobFailure);
+  // Tokens behind the last code, which round a vocabulary up, keep their rows.
+  const float* last = parameters.data(parameters.embedding()) + 22 * 16;
+  const std::vector<float> unused(last, last + 16);
+  initialise_aligned_rows(pool, parameters, {rows.path, kFirstItem - 3, 9});
+  CHECK(std::equal(unused.begin(), unused.end(), last));
   std::vector<float> broken = images;
   broken[17] = std::nanf("");
   const std::filesystem::path path = write_images(folder.path(), broken, 40);

@@ -232,6 +232,64 @@ TEST_CASE("codebooks job: held-out items are not clustered on, get unique ids li
   CHECK(std::equal(left.begin(), left.end(), right.begin()));
 }
 
+// The outputs of a run as input `published` of the next: its first items are gone, its last ones are new.
+std::filesystem::path carry_over(const std::filesystem::path& to, const JobOutcome& outcome, int64_t gone,
+                                 int64_t kept) {
+  const SafetensorsFile file = SafetensorsFile::open(outcome.outputs.at("codes"));
+  const auto codes = file.i32("codes", {-1, 3}), retired = codes.first(static_cast<size_t>(gone * 3));
+  std::vector<int32_t> ids(static_cast<size_t>((kItems - gone) * 3), -1);
+  std::copy_n(codes.begin() + gone * 3, kept * 3, ids.begin());
+  SafetensorsWriter writer;
+  writer.add_i32("codes", {kItems - gone, 3}, ids);
+  writer.add_i32("retired", {gone, 3}, retired);
+  writer.add_f32("centroids", {3, 16, 19}, file.f32("centroids", {3, 16, 19}));
+  writer.write(to);
+  return to;
+}
+
+TEST_CASE("codebooks job: published ids stay when items come and go, and new ones take what is free") {
+  TemporaryFolder folder;
+  JobRequest request = request_in(folder.path());
+  RecordingHost host;
+  const JobOutcome first = run_in(folder.path(), "first", request, host, run_codebooks);
+  const SafetensorsFile first_file = SafetensorsFile::open(first.outputs.at("codes"));
+  const auto before = first_file.i32("codes", {kItems, 3});
+  constexpr int64_t kGone = 20, kKept = 300, kNow = kItems - kGone;
+
+  // The same vectors, turned: as after another training of the embeddings.
+  const std::vector<float> rows = SafetensorsFile::open(request.inputs["collaborative"]).as_f32("items", {-1, -1});
+  std::vector<float> turned(kNow * 12);
+  for (int64_t i = 0; i < kNow; ++i)
+    for (int64_t c = 0; c < 12; ++c) turned[i * 12 + c] = -rows[(kGone + i) * 12 + (c + 5) % 12];
+  const std::vector<float> text = SafetensorsFile::open(request.inputs["text"]).as_f32("items", {-1, -1});
+  JobRequest next = request;
+  next.inputs = {
+      {"collaborative", write_rows(folder.path() / "turned.safetensors", turned, 12)},
+      {"text", write_rows(folder.path() / "text-now.safetensors", {text.begin() + kGone * 7, text.end()}, 7)},
+      {"published", carry_over(folder.path() / "published", first, kGone, kKept)}};
+  const JobOutcome outcome = run_in(folder.path(), "next", next, host, run_codebooks);
+  const SafetensorsFile file = SafetensorsFile::open(outcome.outputs.at("codes"));
+  const auto codes = file.i32("codes", {kNow, 3});
+  CHECK(std::equal(codes.begin(), codes.begin() + kKept * 3, before.begin() + kGone * 3));
+  std::set<std::vector<int32_t>> ids;
+  for (int64_t i = 0; i < kNow; ++i) ids.insert({codes[3 * i], codes[3 * i + 1], codes[3 * i + 2]});
+  CHECK(ids.size() == kNow);
+  for (int64_t i = 0; i < kGone; ++i) CHECK(ids.count({before[3 * i], before[3 * i + 1], before[3 * i + 2]}) == 0);
+  CHECK(outcome.summary["published"]["kept"] == kKept);
+  CHECK(outcome.summary["published"]["added"] == kNow - kKept);
+  // New items land where clustering had put them before the vectors were turned: most have their old first code.
+  int64_t same = 0;
+  for (int64_t i = kKept; i < kNow; ++i) same += codes[3 * i] == before[3 * (kGone + i)] ? 1 : 0;
+  CHECK(same > (kNow - kKept) * 3 / 4);
+  next.threads = 3;
+  const JobOutcome other = run_in(folder.path(), "other", next, host, run_codebooks);
+  CHECK(bytes_of(other, "codes") == bytes_of(outcome, "codes"));
+
+  next.inputs["published"] = carry_over(folder.path() / "empty", first, kGone, 0);
+  CHECK_THROWS_WITH_AS(run_in(folder.path(), "bad", next, host, run_codebooks), doctest::Contains("publish anew"),
+                       JobFailure);
+}
+
 TEST_CASE("codebooks job: bad input says what to do") {
   TemporaryFolder folder;
   const JobRequest good = request_in(folder.path());

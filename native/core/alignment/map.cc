@@ -31,17 +31,16 @@ struct Moments {
   std::vector<double> products;  // sum z tᵀ [D, T]
 };
 
-Moments moments(Pool& pool, const CodedTexts& texts) {
-  const int64_t dim = texts.books.dim, text_dim = texts.text.dim, items = static_cast<int64_t>(texts.items.size());
+Moments moments(Pool& pool, const RowPairs& pairs) {
+  const int64_t dim = pairs.from.dim, text_dim = pairs.to.dim, items = static_cast<int64_t>(pairs.items.size());
   Moments sums{std::vector<double>(dim * dim), std::vector<double>(dim * text_dim)};
   std::vector<float> z(kRowsPerItem * dim), t(kRowsPerItem * text_dim), squares(dim * dim), products(dim * text_dim);
   for (int64_t first = 0; first < items; first += kRowsPerItem) {
     const int64_t count = std::min(kRowsPerItem, items - first);
     pool.for_blocks(count, 64, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        const int64_t item = texts.items[first + i];
-        decode(texts.books, &texts.codes[item * texts.books.levels], &z[i * dim]);
-        texts.text.copy(item, 1, &t[i * text_dim]);
+        pairs.from.copy(pairs.items[first + i], 1, &z[i * dim]);
+        pairs.to.copy(pairs.items[first + i], 1, &t[i * text_dim]);
       }
     });
     GemmArgs product{.transpose_a = true, .m = dim, .n = dim, .k = count, .a = z.data(), .lda = dim};
@@ -104,9 +103,30 @@ const float* UnitRows::read(int64_t first, int64_t count, float* scratch) const 
   return scratch;
 }
 
+const float* DecodedRows::read(int64_t first, int64_t count, float* scratch) const {
+  for (int64_t i = 0; i < count; ++i) decode(books_, &codes_[(first + i) * books_.levels], scratch + i * dim);
+  return scratch;
+}
+
+const float* MappedRows::read(int64_t first, int64_t count, float* scratch) const {
+  // Row by row: the bytes of a row must not depend on how many are read at once.
+  thread_local std::vector<float> values;
+  values.resize(from_.dim);
+  for (int64_t i = 0; i < count; ++i) {
+    from_.copy(first + i, 1, values.data());
+    for (int64_t c = 0; c < dim; ++c) scratch[i * dim + c] = row_dot(&map_[c * from_.dim], values.data(), from_.dim);
+  }
+  return scratch;
+}
+
 std::vector<float> ridge_map(Pool& pool, const CodedTexts& texts) {
-  const int64_t dim = texts.books.dim, text_dim = texts.text.dim;
-  Moments sums = moments(pool, texts);
+  const DecodedRows sums(texts.books, texts.codes);
+  return ridge_map(pool, RowPairs{sums, texts.text, texts.items});
+}
+
+std::vector<float> ridge_map(Pool& pool, const RowPairs& pairs) {
+  const int64_t dim = pairs.from.dim, text_dim = pairs.to.dim;
+  Moments sums = moments(pool, pairs);
   double trace = 0;
   for (int64_t c = 0; c < dim; ++c) trace += sums.squares[c * dim + c];
   const double ridge = std::max(kRidgeShare * trace / static_cast<double>(dim), 1e-12);

@@ -29,10 +29,41 @@ struct CodedTexts {
   std::span<const int64_t> items;  // those with a text
 };
 
-// W [T, D] that minimises sum_i |W z_i - t_i|^2 + ridge |W|^2, where ridge is a thousandth of the mean diagonal of
-// sum z zᵀ: solved in double, so that training starts from the best linear image of the codebooks as they are, and what
-// it adds is its own.
+// The map W [to.dim, from.dim] that minimises sum_i |W from_i - to_i|^2 + ridge |W|^2 over the items given, where ridge
+// is a thousandth of the mean diagonal of sum z zᵀ: solved in double, so that training starts from the best linear
+// image of the codebooks as they are, and what it adds is its own.
+struct RowPairs {
+  const RowSource& from;
+  const RowSource& to;
+  std::span<const int64_t> items;
+};
+std::vector<float> ridge_map(Pool& pool, const RowPairs& pairs);
+// The same from the sums of codes to their texts.
 std::vector<float> ridge_map(Pool& pool, const CodedTexts& texts);
+
+// Sums of the codes of items: [items, D].
+class DecodedRows final : public RowSource {
+ public:
+  DecodedRows(const ResidualCodebooks& books, std::span<const int32_t> codes)
+      : RowSource(static_cast<int64_t>(codes.size()) / books.levels, books.dim), books_(books), codes_(codes) {}
+  const float* read(int64_t first, int64_t count, float* scratch) const override;
+
+ private:
+  const ResidualCodebooks& books_;
+  std::span<const int32_t> codes_;  // [items, levels]
+};
+
+// Rows under a linear map [D, from.dim], made as they are read.
+class MappedRows final : public RowSource {
+ public:
+  MappedRows(const RowSource& from, std::span<const float> map)
+      : RowSource(from.rows, static_cast<int64_t>(map.size()) / from.dim), from_(from), map_(map) {}
+  const float* read(int64_t first, int64_t count, float* scratch) const override;
+
+ private:
+  const RowSource& from_;
+  std::span<const float> map_;
+};
 
 // How many of the items find their own text first, or among the first ten, when all texts are ranked by their cosine
 // with W z_i. At most kRetrievalItemsMax items, evenly spaced, ask; all texts answer. Ties go to the lower item.

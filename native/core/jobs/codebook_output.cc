@@ -5,7 +5,6 @@
 #include "core/math.h"
 #include "core/safetensors.h"
 #include "core/tree_sum.h"
-#include "core/unique_ids.h"
 
 namespace collimate {
 namespace {
@@ -59,7 +58,10 @@ std::vector<int32_t> write_codes(JobContext& context, const RowSource& rows, con
   std::vector<int32_t> nearest(rows.rows * books.levels);
   std::vector<float> errors(rows.rows);
   residual_encode(context.pool(), rows, books, {.beam = output.beam, .codes = nearest, .squared_distance = errors});
-  const UniqueIds ids = fit_unique_ids(context.pool(), rows, books, nearest);
+  const std::span<const int32_t> kept = output.published.codes;
+  for (size_t i = 0; i < kept.size(); ++i)
+    if (kept[i] >= 0) nearest[i] = kept[i];
+  const UniqueIds ids = fit_unique_ids(context.pool(), rows, books, nearest, output.published);
 
   const std::filesystem::path path = context.spec().output_dir / "codes.safetensors";
   SafetensorsWriter writer;

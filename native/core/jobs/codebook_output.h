@@ -8,6 +8,7 @@
 #include "core/job.h"
 #include "core/jobs/held_out.h"
 #include "core/residual_quantizer.h"
+#include "core/unique_ids.h"
 
 namespace collimate {
 
@@ -15,6 +16,7 @@ struct CodebookOutput {
   ResidualCodebooks books;
   int64_t beam = 1;
   const HeldOut* held_out = nullptr;  // null: nothing was held out
+  PublishedIds published{};           // items that have one keep it
 };
 
 // Writes output `codes` and adds to the summary: `levels`, a list of {usage, perplexity, deadCodes, gini} of the

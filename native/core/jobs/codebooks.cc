@@ -10,7 +10,10 @@
 // 4. Items that are held out take no part in clustering, and are encoded like the others afterwards. A second training
 // on
 //    all items would give codes that the measured error is not of.
-// 5. A gang of one: control flags are taken from the host directly.
+// 5. With the input `published` nothing is trained: codebooks and ids of an earlier run stay, and items that came later
+// are
+//    put into them (jobs/published_ids.h).
+// 6. A gang of one: control flags are taken from the host directly.
 #include <string>
 #include <vector>
 
@@ -20,6 +23,7 @@
 #include "core/jobs/codebook_output.h"
 #include "core/jobs/codebook_rows.h"
 #include "core/jobs/held_out.h"
+#include "core/jobs/published_ids.h"
 #include "core/jobs/recipe_fields.h"
 #include "core/residual_quantizer.h"
 #include "core/safetensors.h"
@@ -140,6 +144,8 @@ class Trainer {
 JobOutcome run_codebooks(JobContext& context) {
   const Recipe recipe = read_recipe(context.recipe());
   const JoinedRows rows(context, {recipe.collaborative_weight, recipe.text_weight});
+  if (context.has_input("published"))
+    return extend_published_ids(context, rows, {.levels = recipe.levels, .codes = recipe.codes, .beam = recipe.beam});
   const HeldOut held_out = HeldOut::choose(rows.rows, recipe.held_out_share);
   const SelectedRows selected(rows, held_out.trained);
   const RowSource& trained = held_out.held.empty() ? static_cast<const RowSource&>(rows) : selected;

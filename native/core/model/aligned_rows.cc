@@ -13,6 +13,8 @@
 namespace collimate {
 namespace {
 
+constexpr int64_t kVocabularyMultiple = 8;  // what rendering rounds a vocabulary up to
+
 // `count` orthonormal vectors of `size` >= count values: Gram-Schmidt, twice, of normal draws.
 std::vector<double> orthonormal_vectors(int64_t count, int64_t size, uint64_t seed) {
   const RandomStream stream{.seed = seed, .site = RandomSite::parameter_init, .stream = uint64_t{1} << 32};
@@ -67,9 +69,11 @@ void initialise_aligned_rows(Pool& pool, Parameters& parameters, const AlignedRo
   const std::span<const float> images = file.f32("rows", {-1, -1, -1});
   const std::vector<int64_t>& shape = file.get("rows").shape;
   const int64_t levels = shape[0], codes = shape[1], tokens = parameters.config().vocabulary - rows.first_item_token;
-  if (levels * codes != tokens)
+  const int64_t unused = tokens - levels * codes;
+  if (unused < 0 || unused >= kVocabularyMultiple)
     fail_bad_input("input `aligned`: expected an image for each of the " + std::to_string(tokens) +
-                   " item tokens of the vocabulary, got " + std::to_string(levels) + " levels of " +
+                   " tokens from the first item token on (but for fewer than " + std::to_string(kVocabularyMultiple) +
+                   " that round the vocabulary up), got " + std::to_string(levels) + " levels of " +
                    std::to_string(codes) + " codes; render and align from the same codebooks");
   const auto finite = [](float value) { return std::isfinite(value); };
   if (!std::all_of(images.begin(), images.end(), finite))

@@ -23,7 +23,8 @@ struct AlignedRows {
   int64_t first_item_token = 0;
   uint64_t seed = 0;
 };
-// Embedding, and head where untied. JobFailure(bad_input) where levels x codes is not the number of item tokens.
+// Embedding, and head where untied. JobFailure(bad_input) where levels x codes is not the number of item tokens, but
+// for the unused ones that round the vocabulary up: their rows stay.
 void initialise_aligned_rows(Pool& pool, Parameters& parameters, const AlignedRows& rows);
 
 }  // namespace collimate
