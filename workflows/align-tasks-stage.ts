@@ -4,7 +4,7 @@
  */
 import { tokenizerFiles } from './base-files.js';
 import type { StageInput, StageResult } from './contract.js';
-import { denseJobs, tuneJob } from './native-jobs.js';
+import { codesJobName, denseJobs, tuneJob } from './native-jobs.js';
 import { runStage, type Stage } from './stage.js';
 
 export function alignTasksStage(input: StageInput): Promise<StageResult> {
@@ -23,7 +23,7 @@ async function tune(stage: Stage): Promise<void> {
     inputs: {
       dataset: stage.output('ingest', 'dataset'),
       catalogue: stage.output('ingest', 'catalogue'),
-      codes: stage.output('codebooks', 'codes'),
+      codes: stage.output(codesJobName(stage.plan), 'codes'),
       ...tokenizerFiles(baseFiles),
     },
     workersMax: 1,

@@ -17,13 +17,23 @@ export const DOMAIN_JOB_KINDS = [
   'simulate',
   'ingest',
   'text_vectors',
+  'text_tokens',
   'render',
   'fit_fusion',
   'fuse',
   'evaluate',
   'assemble',
 ] as const;
-export const NATIVE_JOB_KINDS = ['dccf', 'codebooks', 'tune', 'rank', 'dense', 'rank_dense'] as const;
+export const NATIVE_JOB_KINDS = [
+  'dccf',
+  'embed_text',
+  'codebooks',
+  'align_codes',
+  'tune',
+  'rank',
+  'dense',
+  'rank_dense',
+] as const;
 export type DomainJobKind = (typeof DOMAIN_JOB_KINDS)[number];
 export type NativeJobKind = (typeof NATIVE_JOB_KINDS)[number];
 export type JobKind = DomainJobKind | NativeJobKind;
@@ -90,9 +100,13 @@ export interface RunPlan {
     simulate: JsonObject | null;
     ingest: JsonObject;
     dccf: JsonObject;
-    /** Null: codes come from the collaborative vectors alone. */
+    /** Null: no text vectors of this kind; without `embedText` codes come from the collaborative vectors alone. */
     textVectors: JsonObject | null;
+    /** Not null: text vectors come from the base model, `textVectors` is null. Absent in plans of earlier versions. */
+    embedText?: JsonObject | null;
     codebooks: JsonObject;
+    /** Null, or absent in plans of earlier versions: codes are those of the clustering. */
+    alignment?: JsonObject | null;
     render: JsonObject;
     tune: JsonObject;
     /** Without `first` and `count`, which the fan-out adds. */

@@ -25,10 +25,18 @@ export function dccfJob({ recipes, checkpointIntervalSteps }: RunPlan, outputOf:
   };
 }
 
+/** The job that makes the item text vectors; null where a run has none. */
+function textJobName(plan: RunPlan): 'embed_text' | 'text_vectors' | null {
+  // What the user brings takes the place of what would be made of the texts.
+  if (hasTextVectors(plan)) return 'text_vectors';
+  return plan.recipes.embedText == null ? null : 'embed_text';
+}
+
 export function codebooksJob(plan: RunPlan, outputOf: OutputOf): JobRequest {
   const { recipes, checkpointIntervalSteps } = plan;
   const inputs: Record<string, Digest> = { collaborative: outputOf('dccf', 'embeddings') };
-  if (hasTextVectors(plan)) inputs['text'] = outputOf('text_vectors', 'text_vectors');
+  const text = textJobName(plan);
+  if (text !== null) inputs['text'] = outputOf(text, 'text_vectors');
   return {
     name: 'codebooks',
     kind: 'codebooks',
@@ -39,7 +47,40 @@ export function codebooksJob(plan: RunPlan, outputOf: OutputOf): JobRequest {
   };
 }
 
+/** Null where the run has no alignment: codes are then those of the clustering. */
+export function alignCodesJob(plan: RunPlan, outputOf: OutputOf): JobRequest | null {
+  const { recipes, checkpointIntervalSteps } = plan;
+  const text = textJobName(plan);
+  if (recipes.alignment == null || text === null) return null;
+  const { beam, collaborativeWeight, textWeight, seed } = recipes.codebooks;
+  const { weight, prefixWeight, temperature, steps, batchItems, learningRate } = recipes.alignment;
+  return {
+    name: 'align_codes',
+    kind: 'align_codes',
+    // The rows are those that were clustered, so they are made by the same weights.
+    recipe: {
+      ...{ weight, prefixWeight, temperature, steps, batchItems, learningRate },
+      ...{ beam, collaborativeWeight, textWeight, seed },
+    } as JsonObject,
+    inputs: {
+      collaborative: outputOf('dccf', 'embeddings'),
+      text: outputOf(text, 'text_vectors'),
+      codes: outputOf('codebooks', 'codes'),
+    },
+    workersMax: 1,
+    checkpointIntervalSteps: checkpointIntervalSteps.codebooks,
+  };
+}
+
+/** The job whose output `codes` the run goes on with. */
+export function codesJobName({ recipes }: RunPlan): 'codebooks' | 'align_codes' {
+  return recipes.alignment == null ? 'codebooks' : 'align_codes';
+}
+
 export function tuneJob({ recipes, checkpointIntervalSteps, baseFiles }: RunPlan, outputOf: OutputOf): JobRequest {
+  // An adapter brings token rows of its own.
+  const begins = recipes.alignment?.['initialiseTokens'] === true && Object.keys(adapterFiles(baseFiles)).length === 0;
+  const alignedRows: Record<string, Digest> = begins ? { aligned: outputOf('align_codes', 'aligned') } : {};
   return {
     name: 'tune',
     kind: 'tune',
@@ -49,6 +90,7 @@ export function tuneJob({ recipes, checkpointIntervalSteps, baseFiles }: RunPlan
       vocabulary: outputOf('render', 'vocabulary'),
       ...weightFiles(baseFiles),
       ...adapterFiles(baseFiles),
+      ...alignedRows,
     },
     // A rank needs a lane of its own.
     workersMax: Number(recipes.tune['lanes']),
@@ -61,13 +103,14 @@ export function denseJobs(plan: RunPlan, outputOf: OutputOf): JobRequest[] {
   const recipes = denseRecipe(plan);
   if (recipes === null) return [];
   const { seeds, seed, ...recipe } = recipes;
+  const text = textJobName(plan);
   return Array.from({ length: Number(seeds) }, (_, index) => ({
     name: denseJobName(index),
     kind: 'dense' as const,
     recipe: { ...recipe, seed: Number(seed) + index },
     inputs: {
       dataset: outputOf('ingest', 'dataset'),
-      ...(hasTextVectors(plan) ? { text_vectors: outputOf('text_vectors', 'text_vectors') } : {}),
+      ...(text === null ? {} : { text_vectors: outputOf(text, 'text_vectors') }),
     },
     // A rank needs a lane of its own.
     workersMax: Number(recipe['lanes']),

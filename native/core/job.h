@@ -131,6 +131,8 @@ JobOutcome run_job(JobContext& context);
 // The job kinds, one file each below core/jobs/.
 JobOutcome run_dccf(JobContext& context);
 JobOutcome run_codebooks(JobContext& context);
+JobOutcome run_align_codes(JobContext& context);
+JobOutcome run_embed_text(JobContext& context);
 JobOutcome run_tune(JobContext& context);
 JobOutcome run_rank(JobContext& context);
 JobOutcome run_dense(JobContext& context);

@@ -14,15 +14,17 @@ JobOutcome dispatch(JobContext& context) {
   const std::string& kind = context.spec().kind;
   if (kind == "dccf") return run_dccf(context);
   if (kind == "codebooks") return run_codebooks(context);
+  if (kind == "embed_text") return run_embed_text(context);
+  if (kind == "align_codes") return run_align_codes(context);
   if (kind == "tune") return run_tune(context);
   if (kind == "rank") return run_rank(context);
   if (kind == "dense") return run_dense(context);
   if (kind == "rank_dense") return run_rank_dense(context);
   if (kind == "merge") return run_merge(context);
   if (kind == "logits") return run_logits(context);
-  fail_bad_input(
-      "\"" + kind +
-      "\" is not a native job kind; expected dccf, codebooks, tune, rank, dense, rank_dense, merge or logits");
+  fail_bad_input("\"" + kind +
+                 "\" is not a native job kind; expected dccf, embed_text, codebooks, align_codes, tune, rank, dense, "
+                 "rank_dense, merge or logits");
 }
 
 void check_spec(const JobContext& context) {

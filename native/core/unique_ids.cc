@@ -21,14 +21,19 @@ struct Bucket {
   std::span<const float> last_centroids;
   int64_t levels;
   int64_t codes;
+  std::span<const int32_t> published;  // [items, levels], or empty
 };
 
-void place_bucket(const Bucket& bucket, std::span<const int32_t> nearest, std::span<int32_t> result) {
+// `taken`: last codes of the bucket that are not to be given; [codes].
+void place_bucket(const Bucket& bucket, std::span<const int32_t> nearest, std::vector<uint8_t> taken,
+                  std::span<int32_t> result) {
   const int64_t last = bucket.levels - 1;
-  std::vector<uint8_t> taken(bucket.codes, 0);
   std::vector<float> distance(bucket.codes), residual(bucket.residuals.dim);
   for (const int64_t item : bucket.items) {
     int32_t code = nearest[item * bucket.levels + last];
+    if (taken[code] && !bucket.published.empty() && bucket.published[item * bucket.levels] >= 0)
+      fail_bad_input("published ids: expected an id for one item only, got that of item " + std::to_string(item) +
+                     " twice; take the ids and the catalogue from one run");
     if (taken[code]) {
       distances_to_codes(bucket.residuals.read(item, 1, residual.data()), bucket.last_centroids.data(), bucket.codes,
                          bucket.residuals.dim, distance.data());
@@ -39,6 +44,35 @@ void place_bucket(const Bucket& bucket, std::span<const int32_t> nearest, std::s
     taken[code] = 1;
     result[item * bucket.levels + last] = code;
   }
+}
+
+// Numbers of the retired ids, by their codes before the last.
+std::vector<int64_t> retired_in_order(std::span<const int32_t> retired, int64_t levels) {
+  std::vector<int64_t> order(retired.size() / levels);
+  std::iota(order.begin(), order.end(), int64_t{0});
+  std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+    const auto one = retired.subspan(a * levels, levels - 1), other = retired.subspan(b * levels, levels - 1);
+    return std::lexicographical_compare(one.begin(), one.end(), other.begin(), other.end());
+  });
+  return order;
+}
+
+// 1 for each last code that a retired id with these first codes has; `id` [levels], of which the last does not count.
+std::vector<uint8_t> retired_codes(std::span<const int32_t> retired, const std::vector<int64_t>& order,
+                                   std::span<const int32_t> id, int64_t codes) {
+  std::vector<uint8_t> taken(codes, 0);
+  const int64_t levels = static_cast<int64_t>(id.size());
+  const auto prefix = id.first(levels - 1);
+  const auto before = [&](int64_t number, std::span<const int32_t> other) {
+    const auto own = retired.subspan(number * levels, levels - 1);
+    return std::lexicographical_compare(own.begin(), own.end(), other.begin(), other.end());
+  };
+  for (auto at = std::lower_bound(order.begin(), order.end(), prefix, before); at != order.end(); ++at) {
+    const auto own = retired.subspan(*at * levels, levels - 1);
+    if (!std::equal(own.begin(), own.end(), prefix.begin())) break;
+    taken[retired[*at * levels + levels - 1]] = 1;
+  }
+  return taken;
 }
 
 [[noreturn]] void fail_overflow(int64_t bucket_items, const ResidualCodebooks& books) {
@@ -59,7 +93,7 @@ uint64_t split_mix64(uint64_t value) {
 }
 
 UniqueIds fit_unique_ids(Pool& pool, const RowSource& rows, const ResidualCodebooks& books,
-                         std::span<const int32_t> nearest) {
+                         std::span<const int32_t> nearest, const PublishedIds& published) {
   const int64_t levels = books.levels;
   const int64_t items = rows.rows;
   UniqueIds result;
@@ -72,11 +106,14 @@ UniqueIds fit_unique_ids(Pool& pool, const RowSource& rows, const ResidualCodebo
     }
     return 0;
   };
+  const auto stays = [&](int64_t item) { return !published.codes.empty() && published.codes[item * levels] >= 0; };
   std::vector<int64_t> order(items);
   std::iota(order.begin(), order.end(), int64_t{0});
   std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
     const int32_t prefix = compare_prefix(a, b, levels - 1);
-    return prefix != 0 ? prefix < 0 : split_mix64(a) < split_mix64(b);
+    if (prefix != 0) return prefix < 0;
+    const bool a_stays = stays(a), b_stays = stays(b);
+    return a_stays != b_stays ? a_stays : split_mix64(a) < split_mix64(b);
   });
 
   std::vector<int64_t> offsets{0};
@@ -85,7 +122,7 @@ UniqueIds fit_unique_ids(Pool& pool, const RowSource& rows, const ResidualCodebo
   const int64_t buckets = static_cast<int64_t>(offsets.size()) - 1;
   for (int64_t b = 0; b < buckets; ++b)
     result.largest_bucket = std::max(result.largest_bucket, offsets[b + 1] - offsets[b]);
-  if (result.largest_bucket > books.codes) fail_overflow(result.largest_bucket, books);
+  const std::vector<int64_t> retired = retired_in_order(published.retired, levels);
 
   const ResidualRows residuals(rows, books.first(levels - 1), {nearest, levels});
   std::vector<int64_t> distinct(buckets, 0);
@@ -98,7 +135,12 @@ UniqueIds fit_unique_ids(Pool& pool, const RowSource& rows, const ResidualCodebo
       distinct[b] += mark == 0 ? 1 : 0;
       mark = 1;
     }
-    place_bucket({members, residuals, books.level(levels - 1), levels, books.codes}, nearest, result.codes);
+    const std::vector<uint8_t> taken =
+        retired_codes(published.retired, retired, nearest.subspan(members[0] * levels, levels), books.codes);
+    const int64_t wanted = static_cast<int64_t>(members.size()) + std::count(taken.begin(), taken.end(), 1);
+    if (wanted > books.codes) fail_overflow(wanted, books);
+    place_bucket({members, residuals, books.level(levels - 1), levels, books.codes, published.codes}, nearest, taken,
+                 result.codes);
   });
   const int64_t unique = std::accumulate(distinct.begin(), distinct.end(), int64_t{0});
   result.unique_rate_before_fit = items > 0 ? static_cast<double>(unique) / static_cast<double>(items) : 1.0;

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "core/failure.h"
+#include "core/jobs/held_out.h"
 #include "core/residual_quantizer.h"
 #include "core/safetensors.h"
 #include "test/clustering_data.h"
@@ -35,6 +36,7 @@ JobRequest request_in(const std::filesystem::path& folder) {
                      {"collaborativeWeight", 1.0},
                      {"textWeight", 0.5},
                      {"beam", 1},
+                     {"holdoutShare", 0},
                      {"seed", 3}},
           .inputs = {{"collaborative", write_rows(folder / "collaborative.safetensors", collaborative, 12)},
                      {"text", write_rows(folder / "text.safetensors", clustered_rows(kItems, 7, 30, 0.3f), 7)}}};
@@ -184,6 +186,108 @@ TEST_CASE("codebooks job: a wider beam finds better codes for the same codebooks
   const JobOutcome rest = run_in(folder.path(), "rest", request, resumed, run_codebooks);
   CHECK(bytes_of(rest, "codes") == bytes_of(whole, "codes"));
   CHECK(rest.summary == whole.summary);
+}
+
+TEST_CASE("codebooks job: held-out items are not clustered on, get unique ids like the others, and are lost more of") {
+  TemporaryFolder folder;
+  JobRequest request = request_in(folder.path());
+  RecordingHost all_host, host, resumed;
+  const JobOutcome all = run_in(folder.path(), "all", request, all_host, run_codebooks);
+  CHECK(all.summary["heldOut"].is_null());
+  CHECK(all.summary["gini"].get<double>() >= 0.0);
+  CHECK(all.summary["levels"][0]["gini"].get<double>() < 0.9);
+  request.recipe["holdoutShare"] = 0.2;
+  const JobOutcome outcome = run_in(folder.path(), "held", request, host, run_codebooks);
+  const Json& held = outcome.summary["heldOut"];
+  CHECK(held["items"].get<int64_t>() > kItems / 10);
+  CHECK(held["items"].get<int64_t>() < kItems / 3);
+  CHECK(held["relativeError"].get<double>() > held["trainedRelativeError"].get<double>());
+  const SafetensorsFile file = SafetensorsFile::open(outcome.outputs.at("codes"));
+  const auto codes = file.i32("codes", {kItems, 3});
+  std::set<std::vector<int32_t>> ids;
+  for (int64_t i = 0; i < kItems; ++i) ids.insert({codes[3 * i], codes[3 * i + 1], codes[3 * i + 2]});
+  CHECK(ids.size() == kItems);
+
+  request.threads = 3;
+  RecordingHost stopped;
+  stopped.stop_at = 9;
+  const JobOutcome part = run_in(folder.path(), "part", request, stopped, run_codebooks);
+  request.resume_dir = stopped.checkpoints[part.step];
+  const JobOutcome rest = run_in(folder.path(), "rest", request, resumed, run_codebooks);
+  CHECK(bytes_of(rest, "codes") == bytes_of(outcome, "codes"));
+  CHECK(rest.summary == outcome.summary);
+  request.resume_dir.reset();
+
+  // What the held-out items are does not reach the centroids.
+  std::vector<float> rows = SafetensorsFile::open(request.inputs["collaborative"]).as_f32("items", {-1, -1});
+  const HeldOut chosen = HeldOut::choose(kItems, 0.2);
+  CHECK(static_cast<int64_t>(chosen.held.size()) == held["items"].get<int64_t>());
+  for (const int64_t item : chosen.held)
+    for (int64_t c = 0; c < 12; ++c) rows[item * 12 + c] += static_cast<float>(c % 3);
+  request.inputs["collaborative"] = write_rows(folder.path() / "moved.safetensors", rows, 12);
+  RecordingHost moved_host;
+  const JobOutcome moved = run_in(folder.path(), "moved", request, moved_host, run_codebooks);
+  const SafetensorsFile moved_file = SafetensorsFile::open(moved.outputs.at("codes"));
+  const auto left = file.f32("centroids", {3, 16, 19}), right = moved_file.f32("centroids", {3, 16, 19});
+  CHECK(std::equal(left.begin(), left.end(), right.begin()));
+}
+
+// The outputs of a run as input `published` of the next: its first items are gone, its last ones are new.
+std::filesystem::path carry_over(const std::filesystem::path& to, const JobOutcome& outcome, int64_t gone,
+                                 int64_t kept) {
+  const SafetensorsFile file = SafetensorsFile::open(outcome.outputs.at("codes"));
+  const auto codes = file.i32("codes", {-1, 3}), retired = codes.first(static_cast<size_t>(gone * 3));
+  std::vector<int32_t> ids(static_cast<size_t>((kItems - gone) * 3), -1);
+  std::copy_n(codes.begin() + gone * 3, kept * 3, ids.begin());
+  SafetensorsWriter writer;
+  writer.add_i32("codes", {kItems - gone, 3}, ids);
+  writer.add_i32("retired", {gone, 3}, retired);
+  writer.add_f32("centroids", {3, 16, 19}, file.f32("centroids", {3, 16, 19}));
+  writer.write(to);
+  return to;
+}
+
+TEST_CASE("codebooks job: published ids stay when items come and go, and new ones take what is free") {
+  TemporaryFolder folder;
+  JobRequest request = request_in(folder.path());
+  RecordingHost host;
+  const JobOutcome first = run_in(folder.path(), "first", request, host, run_codebooks);
+  const SafetensorsFile first_file = SafetensorsFile::open(first.outputs.at("codes"));
+  const auto before = first_file.i32("codes", {kItems, 3});
+  constexpr int64_t kGone = 20, kKept = 300, kNow = kItems - kGone;
+
+  // The same vectors, turned: as after another training of the embeddings.
+  const std::vector<float> rows = SafetensorsFile::open(request.inputs["collaborative"]).as_f32("items", {-1, -1});
+  std::vector<float> turned(kNow * 12);
+  for (int64_t i = 0; i < kNow; ++i)
+    for (int64_t c = 0; c < 12; ++c) turned[i * 12 + c] = -rows[(kGone + i) * 12 + (c + 5) % 12];
+  const std::vector<float> text = SafetensorsFile::open(request.inputs["text"]).as_f32("items", {-1, -1});
+  JobRequest next = request;
+  next.inputs = {
+      {"collaborative", write_rows(folder.path() / "turned.safetensors", turned, 12)},
+      {"text", write_rows(folder.path() / "text-now.safetensors", {text.begin() + kGone * 7, text.end()}, 7)},
+      {"published", carry_over(folder.path() / "published", first, kGone, kKept)}};
+  const JobOutcome outcome = run_in(folder.path(), "next", next, host, run_codebooks);
+  const SafetensorsFile file = SafetensorsFile::open(outcome.outputs.at("codes"));
+  const auto codes = file.i32("codes", {kNow, 3});
+  CHECK(std::equal(codes.begin(), codes.begin() + kKept * 3, before.begin() + kGone * 3));
+  std::set<std::vector<int32_t>> ids;
+  for (int64_t i = 0; i < kNow; ++i) ids.insert({codes[3 * i], codes[3 * i + 1], codes[3 * i + 2]});
+  CHECK(ids.size() == kNow);
+  for (int64_t i = 0; i < kGone; ++i) CHECK(ids.count({before[3 * i], before[3 * i + 1], before[3 * i + 2]}) == 0);
+  CHECK(outcome.summary["published"]["kept"] == kKept);
+  CHECK(outcome.summary["published"]["added"] == kNow - kKept);
+  // New items land where clustering had put them before the vectors were turned: most have their old first code.
+  int64_t same = 0;
+  for (int64_t i = kKept; i < kNow; ++i) same += codes[3 * i] == before[3 * (kGone + i)] ? 1 : 0;
+  CHECK(same > (kNow - kKept) * 3 / 4);
+  next.threads = 3;
+  const JobOutcome other = run_in(folder.path(), "other", next, host, run_codebooks);
+  CHECK(bytes_of(other, "codes") == bytes_of(outcome, "codes"));
+
+  next.inputs["published"] = carry_over(folder.path() / "empty", first, kGone, 0);
+  CHECK_THROWS_WITH_AS(run_in(folder.path(), "bad", next, host, run_codebooks), doctest::Contains("publish anew"),
+                       JobFailure);
 }
 
 TEST_CASE("codebooks job: bad input says what to do") {

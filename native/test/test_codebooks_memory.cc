@@ -49,6 +49,7 @@ JobRequest request_in(const std::filesystem::path& folder) {
                      {"beam", 2},
                      {"collaborativeWeight", 1.0},
                      {"textWeight", 0.5},
+                     {"holdoutShare", 0},
                      {"seed", 3}},
           .inputs = {{"collaborative", folder / "collaborative.safetensors"}, {"text", folder / "text.safetensors"}},
           .threads = 2};

@@ -74,4 +74,26 @@ TEST_CASE("unique ids: a bucket that overflows names the sizes to raise") {
                        doctest::Contains("raise `codes` (to at least 20"), JobFailure);
 }
 
+TEST_CASE("unique ids: published ids come before hash order, retired ones are not given again, none is given twice") {
+  Pool pool(1);
+  const Encoded data = encode(pool, clustered_rows(60, 8, 6, 0.0f), 8, 32);
+  std::vector<int32_t> nearest = data.trained.codes, published(nearest.size(), -1);
+  // Item 0 has an id that is nobody's nearest; all others of its place are new.
+  const int32_t odd = nearest[1] == 9 ? 10 : 9;
+  published[0] = nearest[0];
+  published[1] = nearest[1] = odd;
+  std::vector<int32_t> retired{nearest[0], 3, nearest[0], 4};
+  const UniqueIds ids = fit_unique_ids(pool, data.matrix, data.books, nearest, {published, retired});
+  CHECK(ids.codes[0] == nearest[0]);
+  CHECK(ids.codes[1] == odd);
+  std::set<std::pair<int32_t, int32_t>> seen{{nearest[0], 3}, {nearest[0], 4}};
+  for (int64_t i = 0; i < 60; ++i) seen.insert({ids.codes[2 * i], ids.codes[2 * i + 1]});
+  CHECK(seen.size() == 62);
+
+  published[12] = nearest[12] = nearest[0];  // item 6
+  published[13] = nearest[13] = odd;
+  CHECK_THROWS_WITH_AS(fit_unique_ids(pool, data.matrix, data.books, nearest, {published, retired}),
+                       doctest::Contains("for one item only"), JobFailure);
+}
+
 }  // namespace collimate

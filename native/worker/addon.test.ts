@@ -82,7 +82,16 @@ async function codebooksJob(name: string, changes: Partial<NativeJobOptions> = {
   await mkdir(scratchDir, { recursive: true });
   return {
     kind: 'codebooks',
-    recipe: { levels: 3, codes: 8, iterations: 6, beam: 1, collaborativeWeight: 1, textWeight: 1, seed: 3 },
+    recipe: {
+      levels: 3,
+      codes: 8,
+      iterations: 6,
+      beam: 1,
+      collaborativeWeight: 1,
+      textWeight: 1,
+      holdoutShare: 0,
+      seed: 3,
+    },
     inputs: { collaborative: join(folder, 'items.safetensors') },
     outputDir,
     scratchDir,

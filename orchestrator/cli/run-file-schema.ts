@@ -70,7 +70,16 @@ const fileData = z.strictObject({
   ),
 });
 
-const textVectors = fields({ dim: count(4_096), minDocuments: count(), iterations: count(1_000), seed: seed() });
+const textVectors = fields({
+  from: z.enum(['tfidf', 'model']).describe("TF-IDF and truncated SVD, or the base model's hidden states."),
+  tokensMax: count(65_536).describe('Of "model": tokens of a text; what is behind is cut off.'),
+  tokensPerBatch: count(1_048_576).describe('Of "model": tokens of one pass.'),
+  centre: z.boolean().describe('Of "model": the mean over all texts is taken off; true if left out.'),
+  dim: count(4_096),
+  minDocuments: count(),
+  iterations: count(1_000),
+  seed: seed(),
+});
 
 const embed = fields({
   dim: count(4_096),
@@ -87,7 +96,9 @@ const embed = fields({
   seed: seed(),
   text: z
     .union([textVectors, z.literal(false)])
-    .describe('Settings of the item text vectors (TF-IDF, truncated SVD), or false: codes from behaviour alone.'),
+    .describe(
+      'Settings of the item text vectors (by default TF-IDF, truncated SVD), or false: codes from behaviour alone.',
+    ),
 });
 
 const codebooks = fields({
@@ -97,7 +108,23 @@ const codebooks = fields({
   beam: count(256).describe('Partial sums that the encoding keeps per item; 1: the nearest code of each level.'),
   collaborativeWeight: notNegative(),
   textWeight: notNegative(),
+  holdoutShare: z
+    .number()
+    .min(0)
+    .max(0.5)
+    .describe('Share of the items that clustering does not see, so that the error on unknown items is measured.'),
   seed: seed(),
+  alignment: fields({
+    weight: notNegative().describe("Of the contrast between an item's codes and its text; 0 with prefixWeight 0: off."),
+    prefixWeight: notNegative().describe('Of the same contrast on the sums of the first 1, 2, … codes.'),
+    temperature: z.number().min(0.001).max(1_000),
+    steps: count(),
+    batchItems: z.int().min(2).max(1_048_576).describe('Items of a step; each is contrasted with the others.'),
+    learningRate: positive(),
+    initialiseTokens: z
+      .boolean()
+      .describe("The model's rows of the item tokens begin at their codes' places in the text space, not at random."),
+  }).describe('Moves the codebooks towards the space of the item texts after clustering. Off by default.'),
 });
 
 const weight = () => z.number().min(0).max(1_000).describe('Examples per training sequence; 0: none.');

@@ -70,6 +70,21 @@ describe('errors name file, line and column', () => {
       'run.yaml:4:9: rank.topK: expected at most beams (50), got 60',
     ],
     [
+      'an alignment without texts',
+      `${SIMULATED}embed: { text: false }\ncodebooks: { alignment: { weight: 0.1 } }\n`,
+      'run.yaml:4:25: codebooks.alignment: expected item text vectors to align with, got "embed.text: false"; switch them on, or delete the alignment',
+    ],
+    [
+      'text vectors of a model that knows nothing',
+      `${SIMULATED}embed: { text: { from: model } }\n`,
+      'run.yaml:3:24: embed.text.from: expected "tfidf" with a model that is trained from scratch, got "model"; a base that knows nothing yet has no text vectors',
+    ],
+    [
+      'settings of the other kind of text vectors',
+      `${SIMULATED}embed: { text: { tokensMax: 9 } }\n`,
+      'run.yaml:3:18: expected only with from "model", got from "tfidf"; delete the line',
+    ],
+    [
       'a list of beams of another length than the levels',
       `${SIMULATED}rank: { beams: [64, 50, 50] }\n`,
       'run.yaml:3:16: rank.beams: expected a number or one width for each of the 4 levels, got 3 widths',
@@ -228,6 +243,9 @@ describe('files', () => {
     const run = resolveIn(text);
     expect(Object.keys(run.basePaths)).toEqual(['base/config.json', 'base/tokenizer.json', 'base/model.safetensors']);
     expect(run.plan.recipes.tune['base']).toEqual({ kind: 'huggingface' });
+    const texts = resolveIn(`${text}embed: { text: { from: model, tokensMax: 32, centre: false } }\n`).plan.recipes;
+    expect(texts.textVectors).toBeNull();
+    expect(texts.embedText).toEqual({ tokensMax: 32, tokensPerBatch: 1024, centre: 0 });
     expect(() => resolveIn(`${SIMULATED}model: { base: llm, dim: 8 }\n`)).toThrow(
       /run\.yaml:3:21: expected only with base "scratch"/,
     );

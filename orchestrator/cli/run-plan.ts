@@ -66,7 +66,13 @@ export function resolveRun(
     waitSeconds: value.fleet?.waitSeconds ?? PLAN_DEFAULTS.fleet.waitSeconds,
   };
   const conflicts = adapter === null ? [] : conflictsWith(adapter.trainable, value.model?.train);
-  const findings = [...checkRecipes(recipes), ...checkFleet(fleet), ...checkModel(value), ...conflicts];
+  const findings = [
+    ...checkRecipes(recipes),
+    ...checkText(value),
+    ...checkFleet(fleet),
+    ...checkModel(value),
+    ...conflicts,
+  ];
   if (findings.length > 0) throw new CliError('badInput', loaded.locate(findings).join('\n'));
   return {
     plan: {
@@ -191,10 +197,12 @@ function overridesOf(value: RunFile, adapter: AdapterSource | null): RecipeOverr
   if (adapter !== null) tune.trainable = adapter.trainable;
   else if (train === 'full') tune.trainable = { kind: 'full' };
   else if (train !== undefined) tune.trainable = { kind: 'lora', ...train.lora };
+  const { alignment = {}, ...codebooks } = value.codebooks ?? {};
   const { cooccurrence, ...evaluate } = value.evaluate ?? {};
   const overrides: RecipeOverrides = {
     dccf,
-    codebooks: value.codebooks ?? {},
+    codebooks,
+    alignment,
     render: value.render ?? {},
     tune,
     rank,
@@ -207,8 +215,17 @@ function overridesOf(value: RunFile, adapter: AdapterSource | null): RecipeOverr
   };
   if (value.seed !== undefined) overrides.seed = value.seed;
   if (value.fusion !== undefined) overrides.fusion = value.fusion === false ? null : value.fusion;
-  if (text !== undefined) overrides.textVectors = text === false ? null : text;
   if (value.dense !== undefined) overrides.dense = value.dense === false ? null : value.dense;
+  if (text === false) overrides.textVectors = null;
+  else if (text?.from === 'model') {
+    const { tokensMax, tokensPerBatch, centre } = text;
+    overrides.textVectors = null;
+    overrides.embedText = {
+      ...(tokensMax !== undefined && { tokensMax }),
+      ...(tokensPerBatch !== undefined && { tokensPerBatch }),
+      ...(centre !== undefined && { centre: centre ? 1 : 0 }),
+    };
+  } else if (text !== undefined) overrides.textVectors = definedOf(text, 'dim', 'minDocuments', 'iterations', 'seed');
   return overrides;
 }
 
@@ -230,6 +247,12 @@ function checkRecipes(recipes: Recipes): Finding[] {
     if (!holds) findings.push({ path, message });
   };
   const { tune, rank, dense, assemble, simulate, codebooks, evaluate } = recipes;
+  const hasText = recipes.textVectors !== null || recipes.embedText !== null;
+  expect(
+    recipes.embedText === null || tune.base.kind === 'huggingface',
+    ['embed', 'text', 'from'],
+    'expected "tfidf" with a model that is trained from scratch, got "model"; a base that knows nothing yet has no text vectors',
+  );
   if (simulate !== null) {
     expect(
       simulate.eventsPerUserMin <= simulate.eventsPerUserMax,
@@ -295,9 +318,14 @@ function checkRecipes(recipes: Recipes): Finding[] {
   );
   expect(assemble.k <= rank.topK, ['publish', 'k'], `expected at most rank.topK (${rank.topK}), got ${assemble.k}`);
   expect(
-    codebooks.collaborativeWeight > 0 || (codebooks.textWeight > 0 && recipes.textVectors !== null),
+    codebooks.collaborativeWeight > 0 || (codebooks.textWeight > 0 && hasText),
     ['codebooks', 'collaborativeWeight'],
     'expected a weight above 0 for behaviour or for text, got none',
+  );
+  expect(
+    recipes.alignment === null || hasText,
+    ['codebooks', 'alignment'],
+    'expected item text vectors to align with, got "embed.text: false"; switch them on, or delete the alignment',
   );
   return [...findings, ...checkWordings(recipes)];
 }
@@ -310,6 +338,22 @@ function checkWordings({ render }: Recipes): Finding[] {
     if (error instanceof WordingError) return [{ path: [...error.path], message: error.problem }];
     throw error;
   }
+}
+
+/** Settings of text vectors that belong to the other kind would be ignored. */
+function checkText(value: RunFile): Finding[] {
+  const text = value.embed?.text;
+  if (text === undefined || text === false) return [];
+  const ofModel = ['tokensMax', 'tokensPerBatch', 'centre'] as const;
+  const ofWords = ['dim', 'minDocuments', 'iterations', 'seed'] as const;
+  const [others, from] = text.from === 'model' ? [ofWords, 'tfidf'] : [ofModel, 'model'];
+  return others
+    .filter((key) => text[key] !== undefined)
+    .map((key) => ({
+      path: ['embed', 'text', key],
+      message: `expected only with from "${from}", got from "${text.from ?? 'tfidf'}"; delete the line`,
+      atKey: true,
+    }));
 }
 
 function checkFleet(fleet: RunPlan['fleet']): Finding[] {

@@ -14,7 +14,14 @@ import {
   type VerificationRequest,
   type VerifiedInterval,
 } from '../../workflows/contract.js';
-import { codebooksJob, dccfJob, denseJobs, tuneJob, type OutputOf } from '../../workflows/native-jobs.js';
+import {
+  alignCodesJob,
+  codebooksJob,
+  dccfJob,
+  denseJobs,
+  tuneJob,
+  type OutputOf,
+} from '../../workflows/native-jobs.js';
 import { jobKeyOf } from '../artifacts/job-key.js';
 import { type ArtifactStore } from '../artifacts/store.js';
 import { readBuildInfo } from '../build-info.js';
@@ -51,7 +58,7 @@ type JobSource = [plan: RunPlan, outputOf: OutputOf];
 /** In the order in which they run. */
 const CHECKPOINTED = [
   { stage: 'embed', make: (...run: JobSource) => [dccfJob(...run)] },
-  { stage: 'align_tokens', make: (...run: JobSource) => [codebooksJob(...run)] },
+  { stage: 'align_tokens', make: (...run: JobSource) => [codebooksJob(...run), alignCodesJob(...run)] },
   { stage: 'align_tasks', make: (...run: JobSource) => [tuneJob(...run), ...denseJobs(...run)] },
 ] as const;
 
@@ -113,7 +120,9 @@ function chosenJobs({ plan, result }: FinishedRun, engineRevision: string, names
     }
     return digest;
   };
-  const jobs = CHECKPOINTED.flatMap(({ stage, make }) => make(plan, outputOf).map((job) => ({ stage, ...job })));
+  const jobs = CHECKPOINTED.flatMap(({ stage, make }) =>
+    make(plan, outputOf).flatMap((job) => (job === null ? [] : [{ stage, ...job }])),
+  );
   const known = jobs.map(({ name }) => name);
   const unknown = names.find((name) => !known.includes(name));
   if (unknown !== undefined) {

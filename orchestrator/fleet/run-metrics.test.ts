@@ -46,6 +46,28 @@ describe('the search loss of rank shards', () => {
   });
 });
 
+describe('the codes of stage 1', () => {
+  const level = { usage: 1, perplexity: 7.5, deadCodes: 0, gini: 0.25 };
+  const codes = { levels: [level], uniqueRateBeforeFit: 0.75, relativeError: 0.125, heldOut: null };
+
+  it('tell error and spread, and the last job of the stage has the last word', async () => {
+    const metrics = new Metrics({ exporter: 'controller', version: '0' });
+    const run = new RunMetrics(metrics);
+    const held = { ...codes, heldOut: { items: 9, relativeError: 0.5, trainedRelativeError: 0.1 } };
+    run.jobEvent({ runId: 'r', stage: 'align_tokens', jobId: 'r/codebooks' }, finished(held));
+    expect(await metrics.text()).toContain('collimate_codebook_error_ratio{run="r",items="held_out"} 0.5\n');
+    expect(await metrics.text()).not.toContain('collimate_alignment_recall_ratio{');
+    const alignment = { before: { recallAt1: 0.5, recallAt10: 0.75 }, after: { recallAt1: 0.625, recallAt10: 0.875 } };
+    const aligned = { ...codes, relativeError: 0.25, alignment };
+    run.jobEvent({ runId: 'r', stage: 'align_tokens', jobId: 'r/align_codes' }, finished(aligned));
+    const text = await metrics.text();
+    expect(text).toContain('collimate_codebook_error_ratio{run="r",items="all"} 0.25\n');
+    expect(text).toContain('collimate_codebook_gini_ratio{run="r",level="1"} 0.25\n');
+    expect(text).toContain('collimate_alignment_recall_ratio{run="r",moment="before",cutoff="1"} 0.5\n');
+    expect(text).toContain('collimate_alignment_recall_ratio{run="r",moment="after",cutoff="10"} 0.875\n');
+  });
+});
+
 describe('recoveries and seconds of a run', () => {
   it('count what has ended, and go with the run', async () => {
     vi.useFakeTimers();

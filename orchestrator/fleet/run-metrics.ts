@@ -11,8 +11,12 @@ const RANK_JOB = /\/rank\/[a-z_]+\/\d+$/;
 const ENDED_STATES = new Set(['done', 'failed', 'cancelled']);
 
 interface CodebooksSummary {
-  levels: { usage: number; perplexity: number; deadCodes: number }[];
+  levels: { usage: number; perplexity: number; deadCodes: number; gini: number }[];
   uniqueRateBeforeFit: number;
+  relativeError: number;
+  heldOut: { relativeError: number } | null;
+  /** Of `align_codes` alone. */
+  alignment?: Record<'before' | 'after', { recallAt1: number; recallAt10: number }>;
 }
 
 interface RankSummary {
@@ -50,23 +54,36 @@ export class RunMetrics {
       metrics.set('collimate_checkpoint_last_success_timestamp_seconds', { run, stage }, Date.now() / 1000);
     } else if (event.rank === 0 && event.finished != null) {
       metrics.inc('collimate_jobs_total', { run, stage, outcome: 'finished' });
-      if (jobId?.endsWith('/codebooks') === true) this.#codebooks(run, event.finished.resultJson);
+      if (jobId?.endsWith('/codebooks') === true || jobId?.endsWith('/align_codes') === true)
+        this.#codebooks(run, event.finished.resultJson);
       if (jobId !== undefined && RANK_JOB.test(jobId)) this.#searchLoss({ run, stage }, event.finished.resultJson);
     } else if (event.failed != null) {
       metrics.inc('collimate_jobs_total', { run, stage, outcome: 'failed' });
     }
   }
 
-  /** What the summary of job `codebooks` says of its levels (native/JOBS.md). */
+  /** What the summary of job `codebooks`, or of `align_codes` after it, says of its levels (native/JOBS.md). */
   #codebooks(run: string, resultJson: string): void {
     const { summary } = JSON.parse(resultJson) as { summary: CodebooksSummary };
-    for (const [index, { usage, perplexity, deadCodes }] of summary.levels.entries()) {
+    for (const [index, { usage, perplexity, deadCodes, gini }] of summary.levels.entries()) {
       const level = String(index + 1);
       this.#metrics.set('collimate_codebook_usage_ratio', { run, level }, usage);
       this.#metrics.set('collimate_codebook_perplexity', { run, level }, perplexity);
       this.#metrics.set('collimate_codebook_dead_codes', { run, level }, deadCodes);
+      this.#metrics.set('collimate_codebook_gini_ratio', { run, level }, gini);
     }
     this.#metrics.set('collimate_codebook_collision_ratio', { run }, 1 - summary.uniqueRateBeforeFit);
+    const { heldOut, alignment } = summary;
+    this.#metrics.set('collimate_codebook_error_ratio', { run, items: 'all' }, summary.relativeError);
+    if (heldOut !== null) {
+      this.#metrics.set('collimate_codebook_error_ratio', { run, items: 'held_out' }, heldOut.relativeError);
+    }
+    if (alignment === undefined) return;
+    for (const moment of ['before', 'after'] as const) {
+      const { recallAt1, recallAt10 } = alignment[moment];
+      this.#metrics.set('collimate_alignment_recall_ratio', { run, moment, cutoff: '1' }, recallAt1);
+      this.#metrics.set('collimate_alignment_recall_ratio', { run, moment, cutoff: '10' }, recallAt10);
+    }
   }
 
   /** The means that the summary of a rank shard holds, as sums: shards add up. */

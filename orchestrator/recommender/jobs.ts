@@ -8,12 +8,14 @@ import { fuseJob } from './fuse-job.js';
 import { ingestJob } from './ingest-job.js';
 import { renderJob } from './render-job.js';
 import { simulateJob } from './simulate-job.js';
+import { textTokensJob } from './text-tokens-job.js';
 import { textVectorsJob } from './text-vectors-job.js';
 
 export const domainJobs: Record<DomainJobKind, DomainJob> = {
   simulate: simulateJob,
   ingest: ingestJob,
   text_vectors: textVectorsJob,
+  text_tokens: textTokensJob,
   render: renderJob,
   fit_fusion: fitFusionJob,
   fuse: fuseJob,

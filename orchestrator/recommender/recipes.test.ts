@@ -60,6 +60,14 @@ describe('resolveRecipes', () => {
     );
   });
 
+  it('leaves the alignment out until one of its weights is above 0', () => {
+    expect(resolveRecipes().alignment).toBeNull();
+    expect(resolveRecipes({ alignment: { steps: 10 } }).alignment).toBeNull();
+    expect(resolveRecipes({ alignment: { weight: 0.1 } }).alignment).toMatchObject({ weight: 0.1, temperature: 0.07 });
+    expect(resolveRecipes({ alignment: { prefixWeight: 0.1 } }).alignment).toMatchObject({ initialiseTokens: true });
+    expect(() => resolveRecipes({ alignment: { weights: 1 } } as never)).toThrow(/codebooks\.alignment: unknown/);
+  });
+
   it('is plain JSON', () => {
     expect(JSON.parse(JSON.stringify(resolveRecipes()))).toEqual(resolveRecipes());
   });

@@ -59,6 +59,15 @@ export function ingestColumns(
 
 export type TextVectorsRecipe = { dim: number; minDocuments: number; iterations: number; seed: number };
 
+/** Text vectors from the base model's hidden states, in place of those of TF-IDF. */
+export type EmbedTextRecipe = {
+  /** Of a text; what is behind is cut off. */
+  tokensMax: number;
+  tokensPerBatch: number;
+  /** 1: the mean of all texts is taken off. */
+  centre: 0 | 1;
+};
+
 export type DccfRecipe = {
   dim: number;
   layers: number;
@@ -81,7 +90,23 @@ export type CodebooksRecipe = {
   beam: number;
   collaborativeWeight: number;
   textWeight: number;
+  /** Share of the items that clustering does not see, so that the error on unknown items is measured. */
+  holdoutShare: number;
   seed: number;
+};
+
+/** Moves the codebooks towards the space of the item texts; a run without any weight leaves the job out. */
+export type AlignmentRecipe = {
+  /** Of the contrast between the whole sum of an item's codes and its text. */
+  weight: number;
+  /** Of the same on the prefix sums, their mean. */
+  prefixWeight: number;
+  temperature: number;
+  steps: number;
+  batchItems: number;
+  learningRate: number;
+  /** The language model's rows of the item tokens begin at the images of the codes in the text space. */
+  initialiseTokens: boolean;
 };
 
 /** `vocabularySize` bounds the text part (special tokens, bytes, merges); item tokens come behind it. */
@@ -207,7 +232,11 @@ export type Recipes = {
   ingest: IngestRecipe;
   dccf: DccfRecipe;
   textVectors: TextVectorsRecipe | null;
+  /** Null: not from the model. */
+  embedText: EmbedTextRecipe | null;
   codebooks: CodebooksRecipe;
+  /** Null: off. */
+  alignment: AlignmentRecipe | null;
   render: RenderRecipe;
   tune: TuneRecipe;
   rank: RankRecipe;
@@ -266,7 +295,18 @@ export function defaultRecipes(
       seed,
     },
     textVectors: { dim: 64, minDocuments: 2, iterations: 4, seed },
-    codebooks: { levels: 4, codes: 256, iterations: 25, beam: 1, collaborativeWeight: 1, textWeight: 1, seed },
+    embedText: null,
+    codebooks: {
+      levels: 4,
+      codes: 256,
+      iterations: 25,
+      beam: 1,
+      collaborativeWeight: 1,
+      textWeight: 1,
+      holdoutShare: 0,
+      seed,
+    },
+    alignment: null,
     render: {
       vocabularySize: 512,
       historyItemsMax: 20,
@@ -347,6 +387,19 @@ const HUGGING_FACE_TUNE: Partial<TuneRecipe> = {
   dropout: 0.05,
 };
 
+const EMBED_TEXT: EmbedTextRecipe = { tokensMax: 128, tokensPerBatch: 1024, centre: 1 };
+
+/** Off by default: `weight` or `prefixWeight` above 0 switches it on. */
+const ALIGNMENT: AlignmentRecipe = {
+  weight: 0,
+  prefixWeight: 0,
+  temperature: 0.07,
+  steps: 400,
+  batchItems: 256,
+  learningRate: 0.001,
+  initialiseTokens: true,
+};
+
 type Section = Exclude<keyof Recipes, 'tune' | 'render'>;
 export type RenderOverrides = Partial<Omit<RenderRecipe, 'tasks'>> & {
   tasks?: { [T in TaskName]?: Partial<TasksRecipe[T]> };
@@ -375,7 +428,12 @@ export function resolveRecipes(overrides: RecipeOverrides = {}): Recipes {
     dccf: merge('dccf', defaults.dccf, overrides.dccf),
     textVectors:
       overrides.textVectors === null ? null : merge('textVectors', defaults.textVectors, overrides.textVectors),
+    embedText:
+      overrides.embedText === undefined || overrides.embedText === null
+        ? null
+        : merge('embedText', EMBED_TEXT, overrides.embedText),
     codebooks: merge('codebooks', defaults.codebooks, overrides.codebooks),
+    alignment: resolveAlignment(overrides.alignment),
     render: { ...resolveRender(defaults.render, overrides.render ?? {}), validationPrompts },
     tune: resolveTune(defaults.tune, overrides.tune ?? {}),
     rank: merge('rank', defaults.rank, overrides.rank),
@@ -405,6 +463,12 @@ function resolveRender(defaults: RenderRecipe, { tasks = {}, ...rest }: RenderOv
   const given = TASK_NAMES.map((name) => [name, merge(`render.tasks.${name}`, defaults.tasks[name], tasks[name])]);
   resolved.tasks = Object.fromEntries(given) as TasksRecipe;
   return resolved;
+}
+
+function resolveAlignment(overrides: Partial<AlignmentRecipe> | null | undefined): AlignmentRecipe | null {
+  if (overrides === null) return null;
+  const resolved = merge('codebooks.alignment', ALIGNMENT, overrides);
+  return resolved.weight > 0 || resolved.prefixWeight > 0 ? resolved : null;
 }
 
 function resolveEvaluate(defaults: EvaluateRecipe, overrides: Partial<EvaluateRecipe> | undefined): EvaluateRecipe {

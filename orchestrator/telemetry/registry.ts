@@ -82,6 +82,9 @@ export const METRICS = {
   collimate_codebook_perplexity: { type: 'gauge', unit: 'none', labels: ['run', 'level'], exporter: 'controller', help: 'Perplexity of the code distribution of a level.' },
   collimate_codebook_dead_codes: { type: 'gauge', unit: 'none', labels: ['run', 'level'], exporter: 'controller', help: 'Codes of a level that no item has.' },
   collimate_codebook_collision_ratio: { type: 'gauge', unit: 'ratio', labels: ['run'], exporter: 'controller', help: 'Items whose code tuple was not unique before the fit.' },
+  collimate_codebook_error_ratio: { type: 'gauge', unit: 'ratio', labels: ['run', 'items'], exporter: 'controller', help: 'Squared error of the decoded vectors over their squared norm: of all items, and of those held_out from clustering.' },
+  collimate_codebook_gini_ratio: { type: 'gauge', unit: 'ratio', labels: ['run', 'level'], exporter: 'controller', help: 'Gini coefficient of the use of the codes of a level.' },
+  collimate_alignment_recall_ratio: { type: 'gauge', unit: 'ratio', labels: ['run', 'moment', 'cutoff'], exporter: 'controller', help: 'Items whose own text is among the first (cutoff) of all texts by their aligned codes, before and after the alignment.' },
 
   collimate_search_compared_prompts_total: { type: 'counter', unit: 'none', labels: ['run', 'stage'], exporter: 'controller', help: 'Ranked prompts whose list was compared with that of an exact search.' },
   collimate_search_uncompared_prompts_total: { type: 'counter', unit: 'none', labels: ['run', 'stage'], exporter: 'controller', help: 'Ranked prompts whose exact search was given up, since it would have needed too many prefixes.' },

@@ -7,7 +7,13 @@
 // 3. Rows and their residuals are made as they are read (core/row_source.h): beside the codebooks, memory is some
 // blocks
 //    of rows and a few bytes a row and level, however large the input files.
-// 4. A gang of one: control flags are taken from the host directly.
+// 4. Items that are held out take no part in clustering, and are encoded like the others afterwards. A second training
+// on
+//    all items would give codes that the measured error is not of.
+// 5. With the input `published` nothing is trained: codebooks and ids of an earlier run stay, and items that came later
+// are
+//    put into them (jobs/published_ids.h).
+// 6. A gang of one: control flags are taken from the host directly.
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,13 +22,13 @@
 #include "core/atomic_file.h"
 #include "core/failure.h"
 #include "core/job.h"
+#include "core/jobs/codebook_output.h"
 #include "core/jobs/codebook_rows.h"
+#include "core/jobs/held_out.h"
+#include "core/jobs/published_ids.h"
 #include "core/jobs/recipe_fields.h"
-#include "core/math.h"
 #include "core/residual_quantizer.h"
 #include "core/safetensors.h"
-#include "core/tree_sum.h"
-#include "core/unique_ids.h"
 
 namespace collimate {
 namespace {
@@ -31,6 +37,7 @@ struct Recipe {
   int64_t levels = 0, codes = 0, iterations = 0;
   int64_t beam = 1;
   double collaborative_weight = 0, text_weight = 0;
+  double held_out_share = 0;
   uint64_t seed = 0;
 };
 
@@ -41,6 +48,7 @@ Recipe read_recipe(const Json& json) {
           .beam = recipe_integer(json, "beam", {1, static_cast<double>(kBeamMax)}),
           .collaborative_weight = recipe_number(json, "collaborativeWeight", {0, 1e6}),
           .text_weight = recipe_number(json, "textWeight", {0, 1e6}),
+          .held_out_share = recipe_number(json, "holdoutShare", {0, 0.5}),
           .seed = static_cast<uint64_t>(recipe_integer(json, "seed", {0}))};
 }
 
@@ -107,8 +115,6 @@ class Trainer {
     clusterer_->resume(finished_levels());
   }
 
-  Clusterer& clusterer() { return *clusterer_; }
-
  private:
   int64_t level_size() const { return recipe_.codes * rows_.dim; }
   std::span<float> current_level() {
@@ -132,54 +138,17 @@ class Trainer {
   Progress progress_;
 };
 
-// Of one level's codes: share of codes in use, exp(entropy) of their frequencies, codes never used.
-Json describe_level(std::span<const int32_t> codes, int64_t level, const Recipe& recipe) {
-  std::vector<int64_t> counts(recipe.codes, 0);
-  for (size_t i = level; i < codes.size(); i += recipe.levels) ++counts[codes[i]];
-  const double items = static_cast<double>(codes.size() / recipe.levels);
-  std::vector<double> terms;
-  int64_t dead = 0;
-  for (const int64_t count : counts) {
-    dead += count == 0 ? 1 : 0;
-    const double share = static_cast<double>(count) / items;
-    terms.push_back(count > 0 ? -share * log_f64(share) : 0.0);
-  }
-  return {{"usage", static_cast<double>(recipe.codes - dead) / static_cast<double>(recipe.codes)},
-          {"perplexity", exp_f64(tree_sum(terms))},
-          {"deadCodes", dead}};
-}
-
-JobOutcome finish(JobContext& context, const Recipe& recipe, const RowSource& rows, Trainer& trainer) {
-  const ResidualCodebooks books{recipe.levels, recipe.codes, rows.dim, trainer.centroids()};
-  std::vector<int32_t> nearest(rows.rows * recipe.levels);
-  std::vector<float> errors(rows.rows);
-  trainer.clusterer().encode(books, {.beam = recipe.beam, .codes = nearest, .squared_distance = errors});
-  const UniqueIds ids = fit_unique_ids(context.pool(), rows, books, nearest);
-
-  JobOutcome outcome{.step = trainer.steps_total()};
-  const std::filesystem::path path = context.spec().output_dir / "codes.safetensors";
-  SafetensorsWriter writer;
-  writer.add_i32("codes", {rows.rows, recipe.levels}, ids.codes);
-  writer.add_i32("nearest", {rows.rows, recipe.levels}, nearest);
-  writer.add_f32("centroids", {recipe.levels, recipe.codes, rows.dim}, trainer.centroids());
-  writer.write(path);
-  outcome.outputs["codes"] = path;
-
-  Json levels = Json::array();
-  for (int64_t level = 0; level < recipe.levels; ++level) levels.push_back(describe_level(nearest, level, recipe));
-  outcome.summary = {{"levels", levels},
-                     {"uniqueRateBeforeFit", ids.unique_rate_before_fit},
-                     {"largestBucket", ids.largest_bucket},
-                     {"relativeError", relative_error(context.pool(), rows, errors)}};
-  return outcome;
-}
-
 }  // namespace
 
 JobOutcome run_codebooks(JobContext& context) {
   const Recipe recipe = read_recipe(context.recipe());
   const JoinedRows rows(context, {recipe.collaborative_weight, recipe.text_weight});
-  Trainer trainer(context, recipe, rows);
+  if (context.has_input("published"))
+    return extend_published_ids(context, rows, {.levels = recipe.levels, .codes = recipe.codes, .beam = recipe.beam});
+  const HeldOut held_out = HeldOut::choose(rows.rows, recipe.held_out_share);
+  const SelectedRows selected(rows, held_out.trained);
+  const RowSource& trained = held_out.held.empty() ? static_cast<const RowSource&>(rows) : selected;
+  Trainer trainer(context, recipe, trained);
   if (context.spec().resume_dir) trainer.resume(*context.spec().resume_dir);
   while (!trainer.done()) {
     context.throw_if_aborted();
@@ -195,7 +164,13 @@ JobOutcome run_codebooks(JobContext& context) {
     }
   }
   context.finish_checkpoints();
-  return finish(context, recipe, rows, trainer);
+  JobOutcome outcome{.step = trainer.steps_total()};
+  write_codes(context, rows,
+              {.books = {recipe.levels, recipe.codes, rows.dim, trainer.centroids()},
+               .beam = recipe.beam,
+               .held_out = &held_out},
+              outcome);
+  return outcome;
 }
 
 }  // namespace collimate

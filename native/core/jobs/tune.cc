@@ -10,6 +10,7 @@
 #include "core/jobs/reference_pass.h"
 #include "core/jobs/tune_recipe.h"
 #include "core/jobs/tune_state.h"
+#include "core/model/aligned_rows.h"
 #include "core/model/bf16_weights.h"
 #include "core/model/decoder.h"
 #include "core/model/parameters.h"
@@ -35,7 +36,7 @@ VocabularySizes read_vocabulary(const std::filesystem::path& path) {
   return {sizes[0], sizes[1]};
 }
 
-Parameters make_parameters(JobContext& context, const TuneRecipe& recipe, const VocabularySizes& vocabulary) {
+Parameters base_parameters(JobContext& context, const TuneRecipe& recipe, const VocabularySizes& vocabulary) {
   if (recipe.scratch) {
     if (context.has_input("adapter/adapter_config.json") || context.has_input("adapter/adapter_model.safetensors")) {
       fail_bad_input("an adapter was given with recipe.base.kind \"scratch\"; expected \"huggingface\" and the base " +
@@ -61,6 +62,17 @@ Parameters make_parameters(JobContext& context, const TuneRecipe& recipe, const 
   } else {
     initialise_adapters(parameters, recipe.seed);
   }
+  return parameters;
+}
+
+Parameters make_parameters(JobContext& context, const TuneRecipe& recipe, const VocabularySizes& vocabulary) {
+  Parameters parameters = base_parameters(context, recipe, vocabulary);
+  if (!context.has_input("aligned")) return parameters;
+  if (context.has_input("adapter/adapter_config.json"))
+    fail_bad_input("inputs `aligned` and `adapter/…` both say where token rows begin; expected one of them");
+  initialise_aligned_rows(
+      context.pool(), parameters,
+      {.path = context.input("aligned"), .first_item_token = vocabulary.first_item, .seed = recipe.seed});
   return parameters;
 }
 

@@ -97,6 +97,8 @@ class Decoder {
 
   // Logits at the labelled rows, [N, V], without dropout.
   std::vector<float> logits(const PackedBatch& batch);
+  // What the head would see at every row, behind the final norm: [T, C], without dropout.
+  std::vector<float> hidden_states(const PackedBatch& batch);
 
  private:
   struct Pass;   // decoder_pass.h

@@ -349,6 +349,13 @@ std::vector<float> Decoder::logits(const PackedBatch& batch) {
   return logits;
 }
 
+std::vector<float> Decoder::hidden_states(const PackedBatch& batch) {
+  Pass pass{.batch = batch};
+  lay_out(pass);
+  forward(pass);
+  return {pass.final_normed, pass.final_normed + batch.rows() * parameters_.config().dim};
+}
+
 double Decoder::forward_backward(const PackedBatch& batch, const GradientArgs& args) {
   if (batch.labels() == 0) return 0.0;
   Pass pass{.batch = batch, .args = &args};

@@ -1,0 +1,90 @@
+#include "core/alignment/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "core/failure.h"
+#include "core/ops.h"
+#include "core/residual_quantizer.h"
+
+namespace collimate::alignment {
+namespace {
+
+constexpr double kBeta1 = 0.9, kBeta2 = 0.999;
+constexpr float kEpsilon = 1e-8f, kMapDecay = 0.01f;
+
+// By squaring: the C library's pow may round differently elsewhere.
+double power(double base, int64_t exponent) {
+  double result = 1.0;
+  for (; exponent > 0; exponent >>= 1, base *= base)
+    if (exponent & 1) result *= base;
+  return result;
+}
+
+}  // namespace
+
+Trainer::Trainer(Pool& pool, const Shape& shape, const Data& data, const TrainerOptions& options)
+    : pool_(pool),
+      shape_(shape),
+      data_(data),
+      options_(options),
+      schedule_{.maximum = options.learning_rate, .minimum = 0.0, .warmup_steps = 0, .steps = options.steps},
+      order_({.examples = static_cast<int64_t>(data.items.size()),
+              .batch_sequences = std::min(options.batch_items, static_cast<int64_t>(data.items.size())),
+              .seed = options.seed}) {}
+
+void Trainer::start(std::span<const float> centroids, std::span<const float> map) {
+  state_ = {};
+  state_.parameters.assign(centroids.begin(), centroids.end());
+  state_.parameters.insert(state_.parameters.end(), map.begin(), map.end());
+  state_.first_moment.assign(state_.parameters.size(), 0.0f);
+  state_.second_moment.assign(state_.parameters.size(), 0.0f);
+}
+
+Loss Trainer::run_step() {
+  const std::vector<int64_t> batch = order_.batch(state_.step);
+  const int64_t items = static_cast<int64_t>(batch.size());
+  std::vector<float> rows(items * shape_.dim), text(items * shape_.text_dim);
+  for (int64_t i = 0; i < items; ++i) {
+    data_.rows.copy(data_.items[batch[i]], 1, &rows[i * shape_.dim]);
+    data_.text.copy(data_.items[batch[i]], 1, &text[i * shape_.text_dim]);
+  }
+  std::vector<int32_t> codes(items * shape_.levels);
+  residual_encode(pool_, RowMatrix(rows.data(), items, shape_.dim),
+                  {shape_.levels, shape_.codes, shape_.dim, centroids()}, {.codes = codes});
+  std::vector<float> gradient(state_.parameters.size());
+  const Loss value =
+      loss(pool_, shape_, options_.loss, {.rows = rows, .codes = codes, .text = text}, state_.parameters, gradient);
+  if (!std::isfinite(value.total) || !std::isfinite(ops::sum_squares(pool_, gradient)))
+    throw JobFailure(FailureCause::nan_loss,
+                     "align_codes: the loss of step " + std::to_string(state_.step) +
+                         " or its gradient is not finite; lower learningRate or raise temperature",
+                     state_.step);
+  update(gradient);
+  state_.curve.push_back(static_cast<float>(options_.loss.weight > 0 ? value.whole : value.prefixes));
+  return value;
+}
+
+void Trainer::update(std::span<const float> gradient) {
+  ops::AdamW args{.learning_rate = static_cast<float>(schedule_.at(state_.step)),
+                  .beta1 = static_cast<float>(kBeta1),
+                  .beta2 = static_cast<float>(kBeta2),
+                  .epsilon = kEpsilon,
+                  .bias_correction1 = static_cast<float>(1.0 - power(kBeta1, state_.step + 1)),
+                  .bias_correction2 = static_cast<float>(1.0 - power(kBeta2, state_.step + 1))};
+  const auto apply = [&](int64_t first, int64_t count, float decay) {
+    args.elements = count;
+    args.parameter = &state_.parameters[first];
+    args.first_moment = &state_.first_moment[first];
+    args.second_moment = &state_.second_moment[first];
+    args.gradient = &gradient[first];
+    args.weight_decay = decay;
+    ops::adamw(pool_, args);
+  };
+  apply(0, shape_.centroid_elements(), 0.0f);
+  apply(shape_.centroid_elements(), shape_.map_elements(), kMapDecay);
+  ++state_.step;
+}
+
+}  // namespace collimate::alignment

@@ -1,0 +1,62 @@
+import { describe, expect, it } from 'vitest';
+
+import type { RunPlan } from './contract.js';
+import { alignCodesJob, codebooksJob, codesJobName, tuneJob } from './native-jobs.js';
+
+const outputOf = (job: string, output: string): string => `${job}:${output}`;
+const ALIGNMENT = {
+  ...{ weight: 0.1, prefixWeight: 0, temperature: 0.07, steps: 9, batchItems: 8, learningRate: 0.001 },
+  initialiseTokens: true,
+};
+
+function planWith(recipes: Partial<RunPlan['recipes']>, baseFiles: Record<string, string> = {}): RunPlan {
+  const plan: Pick<RunPlan, 'checkpointIntervalSteps' | 'baseFiles' | 'inputs'> & {
+    recipes: Partial<RunPlan['recipes']>;
+  } = {
+    checkpointIntervalSteps: { dccf: 1, codebooks: 2, tune: 3, dense: 4 },
+    baseFiles,
+    inputs: {},
+    recipes: {
+      textVectors: {},
+      codebooks: { levels: 3, beam: 4, collaborativeWeight: 1, textWeight: 0.5, seed: 6 },
+      tune: { lanes: 8 },
+      ...recipes,
+    },
+  };
+  return plan as RunPlan;
+}
+
+describe('jobs of a run with and without alignment', () => {
+  it('leaves the job out, and goes on with the clustered codes, where plans name no alignment', () => {
+    for (const plan of [planWith({}), planWith({ alignment: null })]) {
+      expect(alignCodesJob(plan, outputOf)).toBeNull();
+      expect(codesJobName(plan)).toBe('codebooks');
+      expect(tuneJob(plan, outputOf).inputs).not.toHaveProperty('aligned');
+    }
+  });
+
+  it('aligns the rows that were clustered, and the token rows begin there', () => {
+    const plan = planWith({ alignment: ALIGNMENT });
+    const job = alignCodesJob(plan, outputOf);
+    expect(job?.recipe).toMatchObject({ weight: 0.1, steps: 9, beam: 4, textWeight: 0.5, seed: 6 });
+    // What only concerns tuning must not make the codes another job.
+    expect(job?.recipe).not.toHaveProperty('initialiseTokens');
+    expect(job?.inputs).toMatchObject({ codes: 'codebooks:codes', text: 'text_vectors:text_vectors' });
+    expect(codesJobName(plan)).toBe('align_codes');
+    expect(tuneJob(plan, outputOf).inputs['aligned']).toBe('align_codes:aligned');
+  });
+
+  it('lets an adapter, or the run file, begin the token rows elsewhere', () => {
+    const adapted = planWith({ alignment: ALIGNMENT }, { 'adapter/adapter_config.json': 'd' });
+    expect(tuneJob(adapted, outputOf).inputs).not.toHaveProperty('aligned');
+    const off = planWith({ alignment: { ...ALIGNMENT, initialiseTokens: false } });
+    expect(tuneJob(off, outputOf).inputs).not.toHaveProperty('aligned');
+  });
+
+  it("takes the texts of the base model's hidden states where the plan has them", () => {
+    const plan = planWith({ textVectors: null, embedText: { tokensMax: 8 }, alignment: ALIGNMENT });
+    expect(codebooksJob(plan, outputOf).inputs['text']).toBe('embed_text:text_vectors');
+    expect(alignCodesJob(plan, outputOf)?.inputs['text']).toBe('embed_text:text_vectors');
+    expect(codebooksJob(planWith({ textVectors: null }), outputOf).inputs).not.toHaveProperty('text');
+  });
+});
