@@ -177,7 +177,10 @@ describe('Metrics', () => {
     const each: Record<string, string[]> = {
       stage: stages,
       state: ['waiting', 'running', 'paused', 'done'],
-      task: ['total', 'rank', 'contrast'],
+      task: ['total', 'rank', 'contrast', 'sequential', 'text', 'query', 'negative', 'ranking'],
+      items: ['all', 'held_out'],
+      moment: ['before', 'after'],
+      cutoff: ['1', '10'],
       outcome: ['finished', 'memoised', 'failed'],
       cause: ['worker_lost', 'worker_hung', 'preempted'],
       phase: ['detect', 'fence', 'reschedule', 'restore', 'first_step'],

@@ -48,7 +48,11 @@ describe('complaint 14: the dashboards are empty', () => {
         serveMetrics,
       });
     }
-    const plan = await cluster.plan(['tune.steps=300', 'tune.batchSequences=128']);
+    const plan = await cluster.plan([
+      ...['tune.steps=300', 'tune.batchSequences=128'],
+      // So that every panel has something to show.
+      ...['codebooks.alignment.weight=0.1', 'codebooks.alignment.steps=40', 'codebooks.holdoutShare=0.1'],
+    ]);
     const noteWork = async (): Promise<void> => {
       workSeconds.push(secondsIn(await scrape(), plan.runId)['work'] ?? 0);
     };

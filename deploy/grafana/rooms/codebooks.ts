@@ -39,5 +39,36 @@ export const codebooks: Room = {
       queries: [{ expr: 'max by (run) (collimate_codebook_collision_ratio{run=~"$run"})', legend: '{{run}}' }],
       next: 'collimate-run',
     },
+    {
+      title: 'Evenness',
+      description: 'Gini coefficient of the use of the codes of a level: 0 when all are used alike.',
+      kind: 'bars',
+      unit: 'percentunit',
+      queries: [{ expr: 'max by (level) (collimate_codebook_gini_ratio{run=~"$run"})', legend: 'level {{level}}' }],
+      next: 'collimate-run',
+    },
+    {
+      title: 'Error',
+      description:
+        'Squared error of the decoded vectors over their squared norm. Far larger on held-out items: too few items a code.',
+      kind: 'bars',
+      unit: 'percentunit',
+      queries: [{ expr: 'max by (items) (collimate_codebook_error_ratio{run=~"$run"})', legend: '{{items}}' }],
+      next: 'collimate-run',
+    },
+    {
+      title: 'Text found by its item',
+      description:
+        'Items whose own text is among the first of all texts by their codes, before and after the alignment.',
+      kind: 'bars',
+      unit: 'percentunit',
+      queries: [
+        {
+          expr: 'max by (moment, cutoff) (collimate_alignment_recall_ratio{run=~"$run"})',
+          legend: '{{moment}}, first {{cutoff}}',
+        },
+      ],
+      next: 'collimate-run',
+    },
   ],
 };
