@@ -38,6 +38,7 @@ JobRequest request_in(const std::filesystem::path& folder, int64_t beam) {
                      {"collaborativeWeight", 1.0},
                      {"textWeight", 0.0},
                      {"beam", beam},
+                     {"holdoutShare", 0.0},
                      {"seed", 3}},
           .inputs = {{"collaborative", folder / "collaborative.safetensors"}}};
 }
