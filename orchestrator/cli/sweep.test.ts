@@ -10,7 +10,7 @@ import { CliError } from './cli-error.js';
 import { projectRoot } from './project-paths.js';
 import { loadRunFile } from './run-file.js';
 import { resolveRun } from './run-plan.js';
-import { cellsOf, parseSweepFile } from './sweep-file.js';
+import { cellsOf, loadSweepFile, parseSweepFile } from './sweep-file.js';
 import { resolveSweep, stagePrefixes, storeSweep } from './sweep-plan.js';
 import { chooseBest, describeSweep, numericsClassesOf, type SweepReport } from './sweep-report.js';
 import { nextToStart } from './sweep-schedule.js';
@@ -99,6 +99,19 @@ describe('axes', () => {
     if (typeof message === 'string') expect(got).toContain(message);
     else expect(got).toMatch(message);
   });
+});
+
+test('the examples are what they say', async () => {
+  const examples = join(projectRoot, 'deploy', 'examples');
+  const runs = await storeSweep(resolveSweep(loadSweepFile(join(examples, 'sweep.yaml')), 32), () =>
+    Promise.resolve('digest'),
+  );
+  expect(runs.map(({ cells }) => Object.values(cells[0]?.values ?? {}).join(' '))).toEqual([
+    ...['2 with', '2 without', '3 with', '3 without'],
+  ]);
+  const prefixes = runs.map(({ plan }) => stagePrefixes(plan));
+  expect(new Set(prefixes.map(({ ingest }) => ingest)).size).toBe(1);
+  expect(loadRunFile(join(examples, 'csv.yaml')).value.data).toMatchObject({ format: 'csv' });
 });
 
 describe('the runs of a sweep', () => {

@@ -24,6 +24,8 @@ describe('with nothing up', () => {
     ['scale', 'some-run', '--max', '2'],
     ['approve', 'some-run'],
     ['verify', 'some-run'],
+    ['sweep', join('deploy', 'examples', 'sweep.yaml')],
+    ['ablate', TINY],
   ])('%s: exit 6, and says how to start', async (...args) => {
     const { code, stdout, stderr } = await cli([...args, '--home', home.path]);
     expect(stderr).toContain(`nothing is up in ${home.path}; start it with "collimate up"`);
@@ -41,6 +43,8 @@ describe('with nothing up', () => {
     ],
     ['an output that is none', ['ls', '-o', 'xml'], /argument 'xml' is invalid/],
     ['no run file', ['run'], /expected a run file/],
+    ['no sweep file', ['sweep', 'none.yaml'], /none\.yaml: expected a sweep file \(YAML\), but .*no such file/],
+    ['a part that is none', ['ablate', TINY, '--part', 'levles'], /got "levles"; did you mean "levels"\?/],
   ])('%s: exit 2', async (_name, args, message) => {
     const { code, stderr } = await cli([...args, '--home', home.path]);
     expect(stderr).toMatch(message);

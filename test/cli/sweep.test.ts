@@ -10,7 +10,7 @@ import { cli, cliStarted, temporaryHome } from '../support/cli.js';
 const SWEEP = `name: levels-beams
 base: ${join(process.cwd(), 'deploy', 'examples', 'tiny.yaml')}
 parallel: 2
-set: { tune.steps: 6, embed.epochs: 1, codebooks.iterations: 2, rank.searchLossPrompts: 0 }
+set: { rank.shardPrompts: 512, tune.steps: 6, embed.epochs: 1, codebooks.iterations: 2, rank.searchLossPrompts: 0 }
 axes:
   codebooks.levels: [2, 3]
   rank.beams: [20, 24]
@@ -72,7 +72,7 @@ describe('a sweep of two by two', () => {
       text_vectors: 1,
       codebooks: 2,
       tune: 2,
-      evaluate: 4,
+      rank: 4,
     });
 
     const again = await cli(args);
