@@ -10,7 +10,7 @@ import { cli, cliStarted, temporaryHome } from '../support/cli.js';
 const SWEEP = `name: levels-beams
 base: ${join(process.cwd(), 'deploy', 'examples', 'tiny.yaml')}
 parallel: 2
-set: { rank.shardPrompts: 512, tune.steps: 6, embed.epochs: 1, codebooks.iterations: 2, rank.searchLossPrompts: 0 }
+set: { rank.shardPrompts: 512, tune.steps: 6, embed.epochs: 1, codebooks.iterations: 2, rank.searchLossPrompts: 0, fusion: false }
 axes:
   codebooks.levels: [2, 3]
   rank.beams: [20, 24]
