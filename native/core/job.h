@@ -130,6 +130,7 @@ JobOutcome run_job(JobContext& context);
 
 // The job kinds, one file each below core/jobs/.
 JobOutcome run_dccf(JobContext& context);
+JobOutcome run_rqvae(JobContext& context);
 JobOutcome run_codebooks(JobContext& context);
 JobOutcome run_align_codes(JobContext& context);
 JobOutcome run_embed_text(JobContext& context);

@@ -16,6 +16,13 @@ constexpr float sigmoid_f32(float x);   // 1 / (1 + exp(-x)), both signs accurat
 constexpr float softplus_f32(float x);  // log(1 + exp(x)), no overflow
 double sin_f64(double x);               // |x| < 1e6; for tables (RoPE), not hot loops
 double cos_f64(double x);
+// By squaring: the C library's pow may round differently elsewhere. exponent >= 0.
+constexpr double power_f64(double base, int64_t exponent) {
+  double result = 1.0;
+  for (; exponent > 0; exponent >>= 1, base *= base)
+    if ((exponent & 1) != 0) result *= base;
+  return result;
+}
 
 }  // namespace collimate
 

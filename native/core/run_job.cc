@@ -13,6 +13,7 @@ namespace {
 JobOutcome dispatch(JobContext& context) {
   const std::string& kind = context.spec().kind;
   if (kind == "dccf") return run_dccf(context);
+  if (kind == "rqvae") return run_rqvae(context);
   if (kind == "codebooks") return run_codebooks(context);
   if (kind == "embed_text") return run_embed_text(context);
   if (kind == "align_codes") return run_align_codes(context);
@@ -23,8 +24,8 @@ JobOutcome dispatch(JobContext& context) {
   if (kind == "merge") return run_merge(context);
   if (kind == "logits") return run_logits(context);
   fail_bad_input("\"" + kind +
-                 "\" is not a native job kind; expected dccf, embed_text, codebooks, align_codes, tune, rank, dense, "
-                 "rank_dense, merge or logits");
+                 "\" is not a native job kind; expected dccf, embed_text, rqvae, codebooks, align_codes, tune, rank, "
+                 "dense, rank_dense, merge or logits");
 }
 
 void check_spec(const JobContext& context) {

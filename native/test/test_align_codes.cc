@@ -76,12 +76,12 @@ TEST_CASE("align_codes job: texts are found better than before, ids stay unique,
   for (int64_t i = 0; i < kItems; ++i) ids.insert({codes[3 * i], codes[3 * i + 1], codes[3 * i + 2]});
   CHECK(ids.size() == kItems);
   const SafetensorsFile aligned = SafetensorsFile::open(outcome.outputs.at("aligned"));
-  const auto map = aligned.f32("map", {kTextDim, 21}), images = aligned.f32("rows", {3, 16, kTextDim});
-  const auto centroids = file.f32("centroids", {3, 16, 21});
+  const auto map = aligned.f32("map", {kTextDim, 12}), images = aligned.f32("rows", {3, 16, kTextDim});
+  const auto centroids = file.f32("centroids", {3, 16, 12});
   const int64_t code = 2 * 16 + 5, row = 4;
   double expected = 0;
-  for (int64_t c = 0; c < 21; ++c)
-    expected += static_cast<double>(map[row * 21 + c]) * static_cast<double>(centroids[code * 21 + c]);
+  for (int64_t c = 0; c < 12; ++c)
+    expected += static_cast<double>(map[row * 12 + c]) * static_cast<double>(centroids[code * 12 + c]);
   CHECK(images[code * kTextDim + row] == doctest::Approx(expected).epsilon(1e-4));
   CHECK(SafetensorsFile::open(outcome.outputs.at("loss_curve")).f32("loss", {60}).size() == 60);
 }

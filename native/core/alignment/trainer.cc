@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/failure.h"
+#include "core/math.h"
 #include "core/ops.h"
 #include "core/residual_quantizer.h"
 
@@ -13,14 +14,6 @@ namespace {
 
 constexpr double kBeta1 = 0.9, kBeta2 = 0.999;
 constexpr float kEpsilon = 1e-8f, kMapDecay = 0.01f;
-
-// By squaring: the C library's pow may round differently elsewhere.
-double power(double base, int64_t exponent) {
-  double result = 1.0;
-  for (; exponent > 0; exponent >>= 1, base *= base)
-    if (exponent & 1) result *= base;
-  return result;
-}
 
 }  // namespace
 
@@ -71,8 +64,8 @@ void Trainer::update(std::span<const float> gradient) {
                   .beta1 = static_cast<float>(kBeta1),
                   .beta2 = static_cast<float>(kBeta2),
                   .epsilon = kEpsilon,
-                  .bias_correction1 = static_cast<float>(1.0 - power(kBeta1, state_.step + 1)),
-                  .bias_correction2 = static_cast<float>(1.0 - power(kBeta2, state_.step + 1))};
+                  .bias_correction1 = static_cast<float>(1.0 - power_f64(kBeta1, state_.step + 1)),
+                  .bias_correction2 = static_cast<float>(1.0 - power_f64(kBeta2, state_.step + 1))};
   const auto apply = [&](int64_t first, int64_t count, float decay) {
     args.elements = count;
     args.parameter = &state_.parameters[first];

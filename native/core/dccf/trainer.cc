@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/failure.h"
+#include "core/math.h"
 #include "core/ops.h"
 
 namespace collimate::dccf {
@@ -13,14 +14,6 @@ namespace {
 constexpr double kBeta1 = 0.9;
 constexpr double kBeta2 = 0.999;
 constexpr float kEpsilon = 1e-8f;
-
-// By squaring: the same bits whether or not the run was resumed, and on every libm.
-double power(double base, int64_t exponent) {
-  double result = 1.0;
-  for (; exponent > 0; exponent >>= 1, base *= base)
-    if ((exponent & 1) != 0) result *= base;
-  return result;
-}
 
 }  // namespace
 
@@ -61,8 +54,8 @@ LossValue Trainer::run_step() {
                      .beta1 = static_cast<float>(kBeta1),
                      .beta2 = static_cast<float>(kBeta2),
                      .epsilon = kEpsilon,
-                     .bias_correction1 = static_cast<float>(1.0 - power(kBeta1, state_.step)),
-                     .bias_correction2 = static_cast<float>(1.0 - power(kBeta2, state_.step))});
+                     .bias_correction1 = static_cast<float>(1.0 - power_f64(kBeta1, state_.step)),
+                     .bias_correction2 = static_cast<float>(1.0 - power_f64(kBeta2, state_.step))});
   return loss;
 }
 

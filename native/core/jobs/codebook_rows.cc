@@ -11,7 +11,7 @@ namespace collimate {
 JoinedRows::JoinedRows(JobContext& context, const Weights& weights) {
   add(context, "collaborative", weights.collaborative);
   if (context.has_input("text")) add(context, "text", weights.text);
-  if (!(weights.collaborative > 0) && !(parts_.size() > 1 && weights.text > 0))
+  if (parts_.empty())
     fail_bad_input(
         "recipe: expected a positive weight for at least one input that is present, got "
         "collaborativeWeight and textWeight that leave no vectors");
@@ -23,11 +23,12 @@ void JoinedRows::add(JobContext& context, const char* input, double weight) {
     fail_bad_input(std::string("input `") + input + "`: expected at least one item and one column, got " +
                    std::to_string(part->rows) + " x " + std::to_string(part->dim));
   check_rows(context.pool(), *part, (std::string("input `") + input + "`").c_str());
-  if (parts_.empty()) rows = part->rows;
+  if (rows == 0) rows = part->rows;
   if (part->rows != rows)
     fail_bad_input(std::string("input `") + input + "`: expected one row for each of the " + std::to_string(rows) +
                    " items of `collaborative`, got " + std::to_string(part->rows) +
                    "; make both from the same catalogue");
+  if (!(weight > 0)) return;
   parts_.push_back({std::move(part), weight, dim});
   dim += parts_.back().rows->dim;
 }

@@ -12,7 +12,8 @@ namespace collimate {
 
 class JoinedRows final : public RowSource {
  public:
-  // Input files and their weights; a missing `text` has no columns. Both files are checked row by row.
+  // Input files and their weights; a missing `text` has no columns, nor has what weighs 0. Both files are checked row
+  // by row.
   struct Weights {
     double collaborative = 0, text = 0;
   };

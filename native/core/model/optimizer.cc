@@ -14,15 +14,6 @@ namespace {
 // PyTorch's guard against division by zero in clip_grad_norm_.
 constexpr double kClipEpsilon = 1e-6;
 
-double power(double base, int64_t exponent) {
-  double result = 1.0;
-  for (; exponent > 0; exponent /= 2) {
-    if (exponent % 2) result *= base;
-    base *= base;
-  }
-  return result;
-}
-
 }  // namespace
 
 double LearningRateSchedule::at(int64_t step) const {
@@ -57,8 +48,8 @@ void Optimizer::apply(Pool& pool, const Update& update) {
                       .beta2 = static_cast<float>(options_.beta2),
                       .epsilon = static_cast<float>(options_.epsilon),
                       .weight_decay = parameter.decay ? static_cast<float>(options_.weight_decay) : 0.0f,
-                      .bias_correction1 = static_cast<float>(1.0 - power(options_.beta1, update.step + 1)),
-                      .bias_correction2 = static_cast<float>(1.0 - power(options_.beta2, update.step + 1))});
+                      .bias_correction1 = static_cast<float>(1.0 - power_f64(options_.beta1, update.step + 1)),
+                      .bias_correction2 = static_cast<float>(1.0 - power_f64(options_.beta2, update.step + 1))});
   }
 }
 
