@@ -27,6 +27,7 @@ export const DOMAIN_JOB_KINDS = [
 export const NATIVE_JOB_KINDS = [
   'dccf',
   'embed_text',
+  'rqvae',
   'codebooks',
   'align_codes',
   'tune',
@@ -105,6 +106,8 @@ export interface RunPlan {
     /** Not null: text vectors come from the base model, `textVectors` is null. Absent in plans of earlier versions. */
     embedText?: JsonObject | null;
     codebooks: JsonObject;
+    /** Null, or absent in plans of earlier versions: the item vectors themselves are clustered. */
+    rqvae?: JsonObject | null;
     /** Null, or absent in plans of earlier versions: codes are those of the clustering. */
     alignment?: JsonObject | null;
     render: JsonObject;

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
 import type { RunPlan } from './contract.js';
-import { alignCodesJob, codebooksJob, codesJobName, tuneJob } from './native-jobs.js';
+import { alignCodesJob, codebooksJob, codesJobName, rqvaeJob, tuneJob } from './native-jobs.js';
 
 const outputOf = (job: string, output: string): string => `${job}:${output}`;
 const ALIGNMENT = {
@@ -25,6 +25,30 @@ function planWith(recipes: Partial<RunPlan['recipes']>, baseFiles: Record<string
   };
   return plan as RunPlan;
 }
+
+describe('jobs of a run in the form of RQ-VAE', () => {
+  const RQVAE = { latentDim: 8, hiddenDim: 16, steps: 9, warmupSteps: 2, batchItems: 8 };
+
+  it('encodes the vectors by their weights, then clusters and aligns the latents', () => {
+    const plan = planWith({ rqvae: RQVAE, alignment: ALIGNMENT });
+    const job = rqvaeJob(plan, outputOf);
+    expect(job?.recipe).toMatchObject({ latentDim: 8, levels: 3, textWeight: 0.5, seed: 6 });
+    expect(job?.inputs).toEqual({ collaborative: 'dccf:embeddings', text: 'text_vectors:text_vectors' });
+    const codebooks = codebooksJob(plan, outputOf);
+    expect(codebooks.inputs).toEqual({ collaborative: 'rqvae:latents' });
+    expect(codebooks.recipe).toMatchObject({ levels: 3, collaborativeWeight: 1, textWeight: 0 });
+    const align = alignCodesJob(plan, outputOf);
+    expect(align?.recipe).toMatchObject({ collaborativeWeight: 1, textWeight: 0 });
+    expect(align?.inputs).toMatchObject({ collaborative: 'rqvae:latents', text: 'text_vectors:text_vectors' });
+  });
+
+  it('leaves the job out where plans do not name it', () => {
+    for (const plan of [planWith({}), planWith({ rqvae: null })]) {
+      expect(rqvaeJob(plan, outputOf)).toBeNull();
+      expect(codebooksJob(plan, outputOf).recipe).toEqual(plan.recipes.codebooks);
+    }
+  });
+});
 
 describe('jobs of a run with and without alignment', () => {
   it('leaves the job out, and goes on with the clustered codes, where plans name no alignment', () => {

@@ -3,7 +3,7 @@
  * for whoever has to know afterwards what was run.
  */
 import { adapterFiles, weightFiles } from './base-files.js';
-import type { Digest, JsonObject, RunPlan } from './contract.js';
+import type { Digest, Json, JsonObject, RunPlan } from './contract.js';
 import type { JobRequest } from './gang-job.js';
 
 /** Digest of an output of an earlier job. */
@@ -32,15 +32,53 @@ function textJobName(plan: RunPlan): 'embed_text' | 'text_vectors' | null {
   return plan.recipes.embedText == null ? null : 'embed_text';
 }
 
+/** Null where the run clusters the item vectors themselves. */
+export function rqvaeJob(plan: RunPlan, outputOf: OutputOf): JobRequest | null {
+  const { recipes, checkpointIntervalSteps } = plan;
+  if (recipes.rqvae == null) return null;
+  const { levels, codes, collaborativeWeight, textWeight, holdoutShare, seed } = recipes.codebooks;
+  return {
+    name: 'rqvae',
+    kind: 'rqvae',
+    recipe: {
+      ...recipes.rqvae,
+      ...{ levels, codes, collaborativeWeight, textWeight, holdoutShare, seed },
+    } as JsonObject,
+    inputs: itemVectors(plan, outputOf),
+    workersMax: 1,
+    checkpointIntervalSteps: checkpointIntervalSteps.codebooks,
+  };
+}
+
+/** The collaborative vectors, and those of the texts where the run has them. */
+function itemVectors(plan: RunPlan, outputOf: OutputOf): Record<string, Digest> {
+  const text = textJobName(plan);
+  return {
+    collaborative: outputOf('dccf', 'embeddings'),
+    ...(text === null ? {} : { text: outputOf(text, 'text_vectors') }),
+  };
+}
+
+/** What is clustered: the item vectors joined by their weights, or the latents that `rqvae` made of them. */
+function clusteredRows(
+  plan: RunPlan,
+  outputOf: OutputOf,
+): { inputs: Record<string, Digest>; weights: { collaborativeWeight: Json; textWeight: Json } } {
+  if (plan.recipes.rqvae != null) {
+    const inputs = { collaborative: outputOf('rqvae', 'latents') };
+    return { inputs, weights: { collaborativeWeight: 1, textWeight: 0 } };
+  }
+  const { collaborativeWeight = null, textWeight = null } = plan.recipes.codebooks;
+  return { inputs: itemVectors(plan, outputOf), weights: { collaborativeWeight, textWeight } };
+}
+
 export function codebooksJob(plan: RunPlan, outputOf: OutputOf): JobRequest {
   const { recipes, checkpointIntervalSteps } = plan;
-  const inputs: Record<string, Digest> = { collaborative: outputOf('dccf', 'embeddings') };
-  const text = textJobName(plan);
-  if (text !== null) inputs['text'] = outputOf(text, 'text_vectors');
+  const { inputs, weights } = clusteredRows(plan, outputOf);
   return {
     name: 'codebooks',
     kind: 'codebooks',
-    recipe: recipes.codebooks,
+    recipe: { ...recipes.codebooks, ...weights },
     inputs,
     workersMax: 1,
     checkpointIntervalSteps: checkpointIntervalSteps.codebooks,
@@ -52,7 +90,8 @@ export function alignCodesJob(plan: RunPlan, outputOf: OutputOf): JobRequest | n
   const { recipes, checkpointIntervalSteps } = plan;
   const text = textJobName(plan);
   if (recipes.alignment == null || text === null) return null;
-  const { beam, collaborativeWeight, textWeight, seed } = recipes.codebooks;
+  const { beam = null, seed = null } = recipes.codebooks;
+  const { inputs, weights } = clusteredRows(plan, outputOf);
   const { weight, prefixWeight, temperature, steps, batchItems, learningRate } = recipes.alignment;
   return {
     name: 'align_codes',
@@ -60,13 +99,9 @@ export function alignCodesJob(plan: RunPlan, outputOf: OutputOf): JobRequest | n
     // The rows are those that were clustered, so they are made by the same weights.
     recipe: {
       ...{ weight, prefixWeight, temperature, steps, batchItems, learningRate },
-      ...{ beam, collaborativeWeight, textWeight, seed },
+      ...{ beam, seed, ...weights },
     } as JsonObject,
-    inputs: {
-      collaborative: outputOf('dccf', 'embeddings'),
-      text: outputOf(text, 'text_vectors'),
-      codes: outputOf('codebooks', 'codes'),
-    },
+    inputs: { ...inputs, text: outputOf(text, 'text_vectors'), codes: outputOf('codebooks', 'codes') },
     workersMax: 1,
     checkpointIntervalSteps: checkpointIntervalSteps.codebooks,
   };

@@ -56,6 +56,11 @@ export const ABLATIONS: readonly Ablation[] = [
         : { 'embed.intentWeight': 0, 'embed.contrastWeight': 0 },
   },
   {
+    name: 'encoder',
+    meaning: 'codes of the item vectors themselves instead of the latents of RQ-VAE',
+    off: ({ rqvae }) => (rqvae === null ? { reason: 'codebooks.rqvae is false' } : { 'codebooks.rqvae': false }),
+  },
+  {
     name: 'clustering',
     meaning: 'codebooks after one iteration instead of trained ones',
     off: ({ codebooks }) =>

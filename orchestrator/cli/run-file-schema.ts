@@ -114,6 +114,22 @@ const codebooks = fields({
     .max(0.5)
     .describe('Share of the items that clustering does not see, so that the error on unknown items is measured.'),
   seed: seed(),
+  rqvae: z
+    .union([
+      fields({
+        latentDim: count(65_536),
+        hiddenDim: count(65_536),
+        steps: count(),
+        warmupSteps: z.int().min(0).describe('Of these steps, those before the quantizer takes part.'),
+        batchItems: count(1_048_576),
+        learningRate: positive(),
+        commitmentWeight: notNegative().describe("Of the latents' distance to their codes."),
+      }),
+      z.literal(false),
+    ])
+    .describe(
+      'RQ-VAE: an autoencoder with residual codebooks between its halves; its latents are clustered. False, the default: the vectors themselves.',
+    ),
   alignment: fields({
     weight: notNegative().describe("Of the contrast between an item's codes and its text; 0 with prefixWeight 0: off."),
     prefixWeight: notNegative().describe('Of the same contrast on the sums of the first 1, 2, … codes.'),

@@ -70,6 +70,11 @@ describe('errors name file, line and column', () => {
       'run.yaml:4:9: rank.topK: expected at most beams (50), got 60',
     ],
     [
+      'an autoencoder that never meets its codebooks',
+      `${SIMULATED}codebooks: { rqvae: { steps: 10, warmupSteps: 11 } }\n`,
+      'run.yaml:3:47: codebooks.rqvae.warmupSteps: expected at most steps (10), got 11',
+    ],
+    [
       'an alignment without texts',
       `${SIMULATED}embed: { text: false }\ncodebooks: { alignment: { weight: 0.1 } }\n`,
       'run.yaml:4:25: codebooks.alignment: expected item text vectors to align with, got "embed.text: false"; switch them on, or delete the alignment',
@@ -203,6 +208,20 @@ describe('files', () => {
       text_vectors: join(folder, 'other', 'vectors.safetensors'),
     });
     expect(() => resolveIn(text.replace('vectors.saf', 'none.saf'))).toThrow(/expected item text vectors at/);
+  });
+
+  test('--data takes the names that the run file has before it guesses, so that item texts stay left out', async () => {
+    mkdirSync(join(folder, 'other'));
+    for (const name of ['log.txt', 'other/log.txt', 'other/sequences.txt', 'other/items.tsv'])
+      writeFileSync(join(folder, name), 'x');
+    const loaded = parseRunFile({
+      file: 'run.yaml',
+      text: 'name: t\ndata: { format: s3rec, interactions: ./log.txt }\n',
+    });
+    const moved = resolveRun(loaded, { baseFolder: folder, dataFolder: join(folder, 'other') });
+    expect((await storeInputs(moved, (path) => Promise.resolve(path))).inputs).toEqual({
+      interactions: join(folder, 'other', 'log.txt'),
+    });
   });
 
   test('a CSV whose columns the file names, without item texts', async () => {

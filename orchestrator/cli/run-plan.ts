@@ -5,6 +5,7 @@
  * 2. Fleet, checkpoints and names never enter a recipe, so that they cannot change a result.
  */
 import { randomBytes } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 
 import { type Digest, type RunPlan } from '../../workflows/contract.js';
@@ -135,10 +136,16 @@ function adapterOf(value: RunFile, near: (path: string) => string): AdapterSourc
   return requireAdapterFolder(near(value.model.adapter));
 }
 
-/** A folder's files in place of the run file's; text vectors by the name that they have in the run file. */
+/** A folder's files in place of the run file's: by the names that they have in the run file, where it has these. */
 function movedTo(folder: string, data: RunFile['data']): RunFile['data'] {
-  if (typeof data === 'string' || 'simulate' in data || data.textVectors === undefined) return folder;
-  return { ...recogniseDataFolder(folder), textVectors: join(folder, basename(data.textVectors)) };
+  if (typeof data === 'string' || 'simulate' in data) return folder;
+  const moved = (path: string): string => join(folder, basename(path));
+  const vectors = data.textVectors === undefined ? {} : { textVectors: moved(data.textVectors) };
+  if (!existsSync(moved(data.interactions))) {
+    return data.textVectors === undefined ? folder : { ...recogniseDataFolder(folder), ...vectors };
+  }
+  const items = data.items === undefined ? {} : { items: moved(data.items) };
+  return { ...data, interactions: moved(data.interactions), ...items, ...vectors };
 }
 
 function resolveData(
@@ -197,11 +204,12 @@ function overridesOf(value: RunFile, adapter: AdapterSource | null): RecipeOverr
   if (adapter !== null) tune.trainable = adapter.trainable;
   else if (train === 'full') tune.trainable = { kind: 'full' };
   else if (train !== undefined) tune.trainable = { kind: 'lora', ...train.lora };
-  const { alignment = {}, ...codebooks } = value.codebooks ?? {};
+  const { alignment = {}, rqvae = false, ...codebooks } = value.codebooks ?? {};
   const { cooccurrence, ...evaluate } = value.evaluate ?? {};
   const overrides: RecipeOverrides = {
     dccf,
     codebooks,
+    rqvae: rqvae === false ? null : rqvae,
     alignment,
     render: value.render ?? {},
     tune,
@@ -321,6 +329,11 @@ function checkRecipes(recipes: Recipes): Finding[] {
     codebooks.collaborativeWeight > 0 || (codebooks.textWeight > 0 && hasText),
     ['codebooks', 'collaborativeWeight'],
     'expected a weight above 0 for behaviour or for text, got none',
+  );
+  expect(
+    recipes.rqvae === null || recipes.rqvae.warmupSteps <= recipes.rqvae.steps,
+    ['codebooks', 'rqvae', 'warmupSteps'],
+    `expected at most steps (${recipes.rqvae?.steps ?? 0}), got ${recipes.rqvae?.warmupSteps ?? 0}`,
   );
   expect(
     recipes.alignment === null || hasText,

@@ -192,8 +192,14 @@ describe('ablation', () => {
   test('every part of the tiny run can be switched off, and comes to a plan of its own', async () => {
     const { recipes } = resolveRun(loadRunFile(TINY), { baseFolder: folder }).plan;
     const { sweep, skipped } = ablationSweep(recipes, options);
-    // The tasks that the run does not have.
-    expect(skipped.map(({ name }) => name)).toEqual(['task-text', 'task-query', 'task-negative', 'task-ranking']);
+    // The encoder and the tasks that the run does not have.
+    expect(skipped.map(({ name }) => name)).toEqual([
+      'encoder',
+      'task-text',
+      'task-query',
+      'task-negative',
+      'task-ranking',
+    ]);
     const parts = ABLATIONS.filter(({ name }) => !skipped.some((part) => part.name === name));
     expect(sweep.axes[0]?.values.map(({ label }) => label)).toEqual([
       WHOLE,
@@ -216,10 +222,13 @@ describe('ablation', () => {
 
   test('leaves out with the reason what a run does not have', () => {
     const tasks = { text: { weight: 1 }, query: { weight: 1 }, negative: { weight: 1 }, ranking: { weight: 1 } };
-    const recipes = resolveRecipes({ textVectors: null, render: { tasks } });
+    const recipes = resolveRecipes({ textVectors: null, rqvae: { latentDim: 16 }, render: { tasks } });
     const { skipped, sweep } = ablationSweep(plansRecipes(recipes), options);
     expect(skipped.map(({ name }) => name)).toEqual(['text-vectors', 'collaborative-vectors']);
-    expect(sweep.axes[0]?.values.find(({ label }) => label === 'without task-query')?.settings).toEqual({
+    const settingsOf = (part: string): unknown =>
+      sweep.axes[0]?.values.find(({ label }) => label === `without ${part}`)?.settings;
+    expect(settingsOf('encoder')).toEqual({ 'codebooks.rqvae': false });
+    expect(settingsOf('task-query')).toEqual({
       'render.tasks.query.weight': 0,
     });
   });

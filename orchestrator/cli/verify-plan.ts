@@ -19,6 +19,7 @@ import {
   codebooksJob,
   dccfJob,
   denseJobs,
+  rqvaeJob,
   tuneJob,
   type OutputOf,
 } from '../../workflows/native-jobs.js';
@@ -58,7 +59,10 @@ type JobSource = [plan: RunPlan, outputOf: OutputOf];
 /** In the order in which they run. */
 const CHECKPOINTED = [
   { stage: 'embed', make: (...run: JobSource) => [dccfJob(...run)] },
-  { stage: 'align_tokens', make: (...run: JobSource) => [codebooksJob(...run), alignCodesJob(...run)] },
+  {
+    stage: 'align_tokens',
+    make: (...run: JobSource) => [rqvaeJob(...run), codebooksJob(...run), alignCodesJob(...run)],
+  },
   { stage: 'align_tasks', make: (...run: JobSource) => [tuneJob(...run), ...denseJobs(...run)] },
 ] as const;
 

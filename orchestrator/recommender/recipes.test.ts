@@ -60,6 +60,12 @@ describe('resolveRecipes', () => {
     );
   });
 
+  it('leaves the autoencoder out unless it is named', () => {
+    expect(resolveRecipes().rqvae).toBeNull();
+    expect(resolveRecipes({ rqvae: null }).rqvae).toBeNull();
+    expect(resolveRecipes({ rqvae: { latentDim: 16 } }).rqvae).toMatchObject({ latentDim: 16, commitmentWeight: 0.25 });
+  });
+
   it('leaves the alignment out until one of its weights is above 0', () => {
     expect(resolveRecipes().alignment).toBeNull();
     expect(resolveRecipes({ alignment: { steps: 10 } }).alignment).toBeNull();

@@ -95,6 +95,19 @@ export type CodebooksRecipe = {
   seed: number;
 };
 
+/** An autoencoder with residual codebooks between its halves, whose latents are clustered in place of the item vectors. */
+export type RqvaeRecipe = {
+  latentDim: number;
+  hiddenDim: number;
+  steps: number;
+  /** Of these steps, those before the quantizer takes part. */
+  warmupSteps: number;
+  batchItems: number;
+  learningRate: number;
+  /** Of the latents' distance to their codes, beside that of the codes to the latents. */
+  commitmentWeight: number;
+};
+
 /** Moves the codebooks towards the space of the item texts; a run without any weight leaves the job out. */
 export type AlignmentRecipe = {
   /** Of the contrast between the whole sum of an item's codes and its text. */
@@ -235,6 +248,8 @@ export type Recipes = {
   /** Null: not from the model. */
   embedText: EmbedTextRecipe | null;
   codebooks: CodebooksRecipe;
+  /** Null: the item vectors themselves are clustered. */
+  rqvae: RqvaeRecipe | null;
   /** Null: off. */
   alignment: AlignmentRecipe | null;
   render: RenderRecipe;
@@ -306,6 +321,7 @@ export function defaultRecipes(
       holdoutShare: 0,
       seed,
     },
+    rqvae: null,
     alignment: null,
     render: {
       vocabularySize: 512,
@@ -389,6 +405,16 @@ const HUGGING_FACE_TUNE: Partial<TuneRecipe> = {
 
 const EMBED_TEXT: EmbedTextRecipe = { tokensMax: 128, tokensPerBatch: 1024, centre: 1 };
 
+const RQVAE: RqvaeRecipe = {
+  latentDim: 32,
+  hiddenDim: 256,
+  steps: 1000,
+  warmupSteps: 200,
+  batchItems: 512,
+  learningRate: 0.001,
+  commitmentWeight: 0.25,
+};
+
 /** Off by default: `weight` or `prefixWeight` above 0 switches it on. */
 const ALIGNMENT: AlignmentRecipe = {
   weight: 0,
@@ -433,6 +459,10 @@ export function resolveRecipes(overrides: RecipeOverrides = {}): Recipes {
         ? null
         : merge('embedText', EMBED_TEXT, overrides.embedText),
     codebooks: merge('codebooks', defaults.codebooks, overrides.codebooks),
+    rqvae:
+      overrides.rqvae === undefined || overrides.rqvae === null
+        ? null
+        : merge('codebooks.rqvae', RQVAE, overrides.rqvae),
     alignment: resolveAlignment(overrides.alignment),
     render: { ...resolveRender(defaults.render, overrides.render ?? {}), validationPrompts },
     tune: resolveTune(defaults.tune, overrides.tune ?? {}),
