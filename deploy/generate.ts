@@ -1,5 +1,5 @@
 /**
- * Writes what is made from code and checked in: docs/metrics.md and the dashboards. `npm run generate`; with --check nothing
+ * Writes what is made from code and checked in: docs/metrics.md, docs/results.md and the dashboards. `npm run generate`; with --check nothing
  * is written, and the exit code is 1 when something is out of date.
  */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
@@ -10,11 +10,15 @@ import { projectRoot } from '../orchestrator/build-info.js';
 import { metricsPage } from '../orchestrator/telemetry/metrics-page.js';
 import { dashboardOf } from './grafana/dashboard.js';
 import { ROOMS } from './grafana/rooms.js';
+import { readResults, resultsPage } from './runs/results.js';
 
 /** Content by path below the project's root. */
 export function generatedFiles(): Map<string, string> {
   const titles = new Map(ROOMS.map(({ uid, title }) => [uid, title]));
-  const files = new Map([['docs/metrics.md', metricsPage()]]);
+  const files = new Map([
+    ['docs/metrics.md', metricsPage()],
+    ['docs/results.md', resultsPage(readResults())],
+  ]);
   for (const room of ROOMS) {
     const json = JSON.stringify(dashboardOf(room, titles), null, 2);
     files.set(`deploy/grafana/dashboards/${room.uid}.json`, `${json}\n`);
