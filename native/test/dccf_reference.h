@@ -21,6 +21,11 @@ class ReferenceModel {
     for (int64_t l = 0; l < options_.layers; ++l) {
       Layer layer;
       layer.z = spread(e);
+      if (options_.intents == 0) {
+        e = layer.z;
+        for (size_t i = 0; i < e.size(); ++i) final[i] += e[i];
+        continue;
+      }
       layer.r = intents(e, parameters);
       layer.hz = masked(layer.z, e);
       layer.hr = masked(layer.r, e);

@@ -49,11 +49,11 @@ export const ABLATIONS: readonly Ablation[] = [
   },
   {
     name: 'intents',
-    meaning: 'collaborative vectors without the intent and contrast losses',
+    meaning: 'collaborative vectors of the graph alone (LightGCN), without intents and their contrast',
     off: ({ dccf }) =>
-      dccf.intentWeight === 0 && dccf.contrastWeight === 0
-        ? { reason: 'embed.intentWeight and embed.contrastWeight are 0' }
-        : { 'embed.intentWeight': 0, 'embed.contrastWeight': 0 },
+      dccf.intents === 0
+        ? { reason: 'embed.intents is 0' }
+        : { 'embed.intents': 0, 'embed.intentWeight': 0, 'embed.contrastWeight': 0 },
   },
   {
     name: 'encoder',

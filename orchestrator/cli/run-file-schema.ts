@@ -84,7 +84,11 @@ const textVectors = fields({
 const embed = fields({
   dim: count(4_096),
   layers: count(16),
-  intents: count(4_096),
+  intents: z
+    .int()
+    .min(0)
+    .max(4_096)
+    .describe('0: the graph alone (LightGCN); intentWeight and contrastWeight are then 0.'),
   epochs: count(100_000),
   batchSize: count(10_000_000),
   learningRate: positive(),

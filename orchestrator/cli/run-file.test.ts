@@ -70,6 +70,11 @@ describe('errors name file, line and column', () => {
       'run.yaml:4:9: rank.topK: expected at most beams (50), got 60',
     ],
     [
+      'a contrast without what it contrasts',
+      `${SIMULATED}embed: { intents: 0, contrastWeight: 0 }\n`,
+      'run.yaml:3:19: embed.intents: expected intentWeight and contrastWeight 0 beside intents 0, got 0.005 and 0',
+    ],
+    [
       'an autoencoder that never meets its codebooks',
       `${SIMULATED}codebooks: { rqvae: { steps: 10, warmupSteps: 11 } }\n`,
       'run.yaml:3:47: codebooks.rqvae.warmupSteps: expected at most steps (10), got 11',

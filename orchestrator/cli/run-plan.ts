@@ -330,6 +330,12 @@ function checkRecipes(recipes: Recipes): Finding[] {
     ['codebooks', 'collaborativeWeight'],
     'expected a weight above 0 for behaviour or for text, got none',
   );
+  const { intents, intentWeight, contrastWeight } = recipes.dccf;
+  expect(
+    intents > 0 || (intentWeight === 0 && contrastWeight === 0),
+    ['embed', 'intents'],
+    `expected intentWeight and contrastWeight 0 beside intents 0, got ${intentWeight} and ${contrastWeight}; the graph alone has nothing that they could weigh`,
+  );
   expect(
     recipes.rqvae === null || recipes.rqvae.warmupSteps <= recipes.rqvae.steps,
     ['codebooks', 'rqvae', 'warmupSteps'],

@@ -212,7 +212,7 @@ describe('ablation', () => {
   test('a run in which every part is off has nothing to ablate, and says why of each', () => {
     const off = resolveRecipes({
       textVectors: null,
-      dccf: { layers: 1, intentWeight: 0, contrastWeight: 0 },
+      dccf: { layers: 1, intents: 0, intentWeight: 0, contrastWeight: 0 },
       codebooks: { levels: 1, iterations: 1 },
       render: { tasks: { sequential: { templates: ['one {history}'] } }, historyItemsMax: 1 },
     });

@@ -36,7 +36,9 @@ std::vector<int32_t> first_distinct(std::span<const int32_t> values, int64_t lim
 Model::Model(Passes& passes, const Graph& graph, const ModelOptions& options)
     : passes_(passes), graph_(graph), options_(options), size_(graph.nodes() * options.dim), layers_(options.layers) {
   for (Layer& layer : layers_) {
-    for (float** matrix : {&layer.e, &layer.z, &layer.r, &layer.hz, &layer.hr}) *matrix = passes.allocate(size_);
+    layer.e = passes.allocate(size_);
+    if (options.intents == 0) continue;
+    for (float** matrix : {&layer.z, &layer.r, &layer.hz, &layer.hr}) *matrix = passes.allocate(size_);
     for (float** column : {&layer.norm_z, &layer.norm_r, &layer.inverse_sum_z, &layer.inverse_sum_r})
       *column = passes.allocate(graph.nodes());
   }
@@ -74,6 +76,10 @@ MaskedForward Model::masked_args(const Layer& layer) const {
 
 void Model::forward_layer(const Parts& parts, const Layer& layer, float* next) {
   const int64_t dim = options_.dim, users = graph_.users();
+  if (options_.intents == 0) {
+    passes_.spread({.x = layer.e, .y = next, .dim = dim});
+    return passes_.add(final_, final_, next, size_);
+  }
   passes_.spread({.x = layer.e, .y = layer.z, .dim = dim});
   passes_.intents_forward({users, dim, options_.intents, layer.e, parts.prototypes[0], layer.r});
   passes_.intents_forward(
@@ -116,8 +122,18 @@ double Model::contrast_layer(const Layer& layer) {
   return loss;
 }
 
+void Model::backward_plain_layer() {
+  passes_.copy(de_, dfinal_, size_);
+  passes_.spread({.x = dnext_, .y = de_, .dim = options_.dim, .accumulate = true});
+  std::swap(de_, dnext_);
+}
+
 // Takes the gradient of the layer's output from dnext_ and leaves that of its input there.
 double Model::backward_layer(const Parts& parts, const Layer& layer, float* dprototypes) {
+  if (options_.intents == 0) {
+    backward_plain_layer();
+    return 0;
+  }
   const int64_t dim = options_.dim, users = graph_.users();
   for (float* summand : {dz_, dr_, dhz_, dhr_}) passes_.copy(summand, dnext_, size_);
   const double contrast = options_.contrast_weight > 0 ? contrast_layer(layer) : 0.0;
@@ -133,8 +149,11 @@ double Model::backward_layer(const Parts& parts, const Layer& layer, float* dpro
 }
 
 LossValue Model::loss_and_gradient(std::span<const float> parameters, const Batch& batch, std::span<float> gradient) {
-  if (dfinal_ == nullptr)
-    for (float** matrix : {&dfinal_, &dnext_, &de_, &dz_, &dr_, &dhz_, &dhr_}) *matrix = passes_.allocate(size_);
+  if (dfinal_ == nullptr) {
+    for (float** matrix : {&dfinal_, &dnext_, &de_}) *matrix = passes_.allocate(size_);
+    if (options_.intents > 0)
+      for (float** matrix : {&dz_, &dr_, &dhz_, &dhr_}) *matrix = passes_.allocate(size_);
+  }
   const Parts parts = parts_of(passes_.resident(parameters));
   run_forward(parts);
   contrast_users_ = first_distinct(batch.users, options_.contrast_rows_max);
@@ -153,9 +172,10 @@ LossValue Model::loss_and_gradient(std::span<const float> parameters, const Batc
   for (size_t l = layers_.size(); l-- > 0;) loss.contrast += backward_layer(parts, layers_[l], dparameters + size_);
   passes_.add(dparameters, dparameters, dnext_, size_);
 
-  const int64_t prototypes = 2 * options_.dim * options_.intents;
-  loss.decay += options_.intent_weight * passes_.sum_squares(parts.prototypes[0], prototypes);
-  passes_.add_scaled(dparameters + size_, parts.prototypes[0], 2.0f * options_.intent_weight, prototypes);
+  if (const int64_t prototypes = 2 * options_.dim * options_.intents; prototypes > 0) {
+    loss.decay += options_.intent_weight * passes_.sum_squares(parts.prototypes[0], prototypes);
+    passes_.add_scaled(dparameters + size_, parts.prototypes[0], 2.0f * options_.intent_weight, prototypes);
+  }
   passes_.collect(gradient);
   loss.total = loss.rank + options_.contrast_weight * loss.contrast + loss.decay;
   return loss;

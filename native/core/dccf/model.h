@@ -1,6 +1,8 @@
 // DCCF's parameters, forward pass and backward pass (arXiv 2305.02759).
 //
 // E_(l+1) = Z + R + H_Z + H_R + E_l for `layers` layers; the final embedding is the sum of E_0 .. E_layers.
+// Without intents nothing but the graph is left: E_(l+1) = Z, which is LightGCN (arXiv 2002.02126), whose mean over the
+// layers is this sum but for a factor.
 // 1. Parameters, gradients and Adam's moments are flat arrays of one layout: E_0 [V, d], user prototypes [d, K], item
 //    prototypes [d, K].
 // 2. forward() keeps per layer what backward() needs: 5 V d + 4 V floats a layer, nothing per edge.
@@ -20,7 +22,7 @@ namespace collimate::dccf {
 struct ModelOptions {
   int64_t dim = 32;
   int64_t layers = 2;
-  int64_t intents = 128;
+  int64_t intents = 128;  // 0: LightGCN
   float weight_decay = 2.5e-5f;
   float intent_weight = 5e-3f;
   float contrast_weight = 0.1f;
@@ -56,6 +58,7 @@ class Model {
   struct Parts;  // the flat array's three parts
   const float* run_forward(const Parts& parts);
   void forward_layer(const Parts& parts, const Layer& layer, float* next);
+  void backward_plain_layer();
   double backward_layer(const Parts& parts, const Layer& layer, float* dprototypes);
   double contrast_layer(const Layer& layer);
   MaskedForward masked_args(const Layer& layer) const;

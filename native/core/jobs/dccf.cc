@@ -18,18 +18,24 @@ namespace collimate {
 namespace {
 
 dccf::TrainerOptions read_recipe(const Json& json) {
-  return {.model = {.dim = recipe_integer(json, "dim", {1, 4096}),
-                    .layers = recipe_integer(json, "layers", {1, 16}),
-                    .intents = recipe_integer(json, "intents", {1, 65536}),
-                    .weight_decay = static_cast<float>(recipe_number(json, "weightDecay", {0, 1e6})),
-                    .intent_weight = static_cast<float>(recipe_number(json, "intentWeight", {0, 1e6})),
-                    .contrast_weight = static_cast<float>(recipe_number(json, "contrastWeight", {0, 1e6})),
-                    .temperature = static_cast<float>(recipe_number(json, "temperature", {1e-3, 1e6})),
-                    .contrast_rows_max = recipe_integer(json, "contrastRowsMax", {1, 1 << 20}),
-                    .seed = static_cast<uint64_t>(recipe_integer(json, "seed", {0}))},
-          .epochs = recipe_integer(json, "epochs", {1, 1 << 20}),
-          .batch_size = recipe_integer(json, "batchSize", {1, 1 << 24}),
-          .learning_rate = static_cast<float>(recipe_number(json, "learningRate", {0, 1e3}))};
+  const dccf::TrainerOptions options{
+      .model = {.dim = recipe_integer(json, "dim", {1, 4096}),
+                .layers = recipe_integer(json, "layers", {1, 16}),
+                .intents = recipe_integer(json, "intents", {0, 65536}),
+                .weight_decay = static_cast<float>(recipe_number(json, "weightDecay", {0, 1e6})),
+                .intent_weight = static_cast<float>(recipe_number(json, "intentWeight", {0, 1e6})),
+                .contrast_weight = static_cast<float>(recipe_number(json, "contrastWeight", {0, 1e6})),
+                .temperature = static_cast<float>(recipe_number(json, "temperature", {1e-3, 1e6})),
+                .contrast_rows_max = recipe_integer(json, "contrastRowsMax", {1, 1 << 20}),
+                .seed = static_cast<uint64_t>(recipe_integer(json, "seed", {0}))},
+      .epochs = recipe_integer(json, "epochs", {1, 1 << 20}),
+      .batch_size = recipe_integer(json, "batchSize", {1, 1 << 24}),
+      .learning_rate = static_cast<float>(recipe_number(json, "learningRate", {0, 1e3}))};
+  if (options.model.intents == 0 && (options.model.intent_weight > 0 || options.model.contrast_weight > 0))
+    fail_bad_input("recipe: expected `intentWeight` and `contrastWeight` 0 without `intents`, got " +
+                   json.at("intentWeight").dump() + " and " + json.at("contrastWeight").dump() +
+                   "; the graph alone has nothing that they could weigh");
+  return options;
 }
 
 dccf::Graph read_graph(const std::filesystem::path& path) {
