@@ -24,6 +24,8 @@ export interface NativeJob {
   inputs: Record<string, string>;
   /** Exists, empty. */
   outputDir: string;
+  /** One, if left out. */
+  threads?: number;
 }
 
 interface NativeEvent {
