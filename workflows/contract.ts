@@ -16,6 +16,7 @@ export type Digest = string;
 export const DOMAIN_JOB_KINDS = [
   'simulate',
   'ingest',
+  'carry_ids',
   'text_vectors',
   'text_tokens',
   'render',
@@ -88,6 +89,18 @@ export interface FleetLimits {
   spares: number;
 }
 
+/** Semantic ids of an earlier run that stay while items come and go. */
+export interface EarlierIds {
+  runId: string;
+  /** Its outputs `codes` and `catalogue`: which item has which id. */
+  codes: Digest;
+  catalogue: Digest;
+  /** What it took over from a run before it; null: nothing. */
+  published: Digest | null;
+  /** Where its codes lie in the space of the texts; null: it had no alignment. */
+  aligned: Digest | null;
+}
+
 /** Everything a run is, resolved: no defaults left to fill in. Made by the command line from the run file. */
 export interface RunPlan {
   runId: string;
@@ -126,6 +139,8 @@ export interface RunPlan {
    * (`adapter/…`); empty for `scratch`.
    */
   baseFiles: Record<string, Digest>;
+  /** Null, or absent in plans of earlier versions: ids are made anew. */
+  earlierIds?: EarlierIds | null;
   fleet: FleetLimits & {
     /** How long a job waits for `min` free workers before the run fails with `no_workers`. */
     waitSeconds: number;

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
 import type { RunPlan } from './contract.js';
-import { alignCodesJob, codebooksJob, codesJobName, rqvaeJob, tuneJob } from './native-jobs.js';
+import { alignCodesJob, carryIdsJob, codebooksJob, codesJobName, rqvaeJob, tuneJob } from './native-jobs.js';
 
 const outputOf = (job: string, output: string): string => `${job}:${output}`;
 const ALIGNMENT = {
@@ -25,6 +25,31 @@ function planWith(recipes: Partial<RunPlan['recipes']>, baseFiles: Record<string
   };
   return plan as RunPlan;
 }
+
+describe('jobs of a run whose items keep their ids', () => {
+  const earlierIds = { runId: 'r', codes: 'C', catalogue: 'I', published: 'P', aligned: 'A' };
+
+  it('carries the ids over, and trains no codebooks on them', () => {
+    const plan = { ...planWith({ alignment: ALIGNMENT }), earlierIds };
+    expect(carryIdsJob(plan, outputOf)?.inputs).toEqual({
+      catalogue: 'ingest:catalogue',
+      ...{ earlier_catalogue: 'I', earlier_codes: 'C', earlier_published: 'P' },
+    });
+    expect(codebooksJob(plan, outputOf).inputs['published']).toBe('carry_ids:published');
+    expect(alignCodesJob(plan, outputOf)).toBeNull();
+    expect(codesJobName(plan)).toBe('codebooks');
+    expect(tuneJob(plan, outputOf).inputs['aligned']).toBe('A');
+    const unaligned = { ...plan, earlierIds: { ...earlierIds, aligned: null } };
+    expect(tuneJob(unaligned, outputOf).inputs).not.toHaveProperty('aligned');
+  });
+
+  it('has nothing of it where plans name no earlier run', () => {
+    for (const plan of [planWith({}), { ...planWith({}), earlierIds: null }]) {
+      expect(carryIdsJob(plan, outputOf)).toBeNull();
+      expect(codebooksJob(plan, outputOf).inputs).not.toHaveProperty('published');
+    }
+  });
+});
 
 describe('jobs of a run in the form of RQ-VAE', () => {
   const RQVAE = { latentDim: 8, hiddenDim: 16, steps: 9, warmupSteps: 2, batchItems: 8 };

@@ -32,6 +32,24 @@ function textJobName(plan: RunPlan): 'embed_text' | 'text_vectors' | null {
   return plan.recipes.embedText == null ? null : 'embed_text';
 }
 
+/** Ids of an earlier run by today's numbers of the items; null: none stay. */
+export function carryIdsJob({ earlierIds }: RunPlan, outputOf: OutputOf): JobRequest | null {
+  if (earlierIds == null) return null;
+  return {
+    name: 'carry_ids',
+    kind: 'carry_ids',
+    recipe: {},
+    inputs: {
+      catalogue: outputOf('ingest', 'catalogue'),
+      earlier_catalogue: earlierIds.catalogue,
+      earlier_codes: earlierIds.codes,
+      ...(earlierIds.published === null ? {} : { earlier_published: earlierIds.published }),
+    },
+    workersMax: 1,
+    checkpointIntervalSteps: 0,
+  };
+}
+
 /** Null where the run clusters the item vectors themselves. */
 export function rqvaeJob(plan: RunPlan, outputOf: OutputOf): JobRequest | null {
   const { recipes, checkpointIntervalSteps } = plan;
@@ -75,21 +93,22 @@ function clusteredRows(
 export function codebooksJob(plan: RunPlan, outputOf: OutputOf): JobRequest {
   const { recipes, checkpointIntervalSteps } = plan;
   const { inputs, weights } = clusteredRows(plan, outputOf);
+  const published = plan.earlierIds == null ? {} : { published: outputOf('carry_ids', 'published') };
   return {
     name: 'codebooks',
     kind: 'codebooks',
     recipe: { ...recipes.codebooks, ...weights },
-    inputs,
+    inputs: { ...inputs, ...published },
     workersMax: 1,
     checkpointIntervalSteps: checkpointIntervalSteps.codebooks,
   };
 }
 
-/** Null where the run has no alignment: codes are then those of the clustering. */
+/** Null where the run has no alignment, or goes on with the codebooks of an earlier run: codes are then those of `codebooks`. */
 export function alignCodesJob(plan: RunPlan, outputOf: OutputOf): JobRequest | null {
   const { recipes, checkpointIntervalSteps } = plan;
   const text = textJobName(plan);
-  if (recipes.alignment == null || text === null) return null;
+  if (recipes.alignment == null || plan.earlierIds != null || text === null) return null;
   const { beam = null, seed = null } = recipes.codebooks;
   const { inputs, weights } = clusteredRows(plan, outputOf);
   const { weight, prefixWeight, temperature, steps, batchItems, learningRate } = recipes.alignment;
@@ -108,14 +127,20 @@ export function alignCodesJob(plan: RunPlan, outputOf: OutputOf): JobRequest | n
 }
 
 /** The job whose output `codes` the run goes on with. */
-export function codesJobName({ recipes }: RunPlan): 'codebooks' | 'align_codes' {
-  return recipes.alignment == null ? 'codebooks' : 'align_codes';
+export function codesJobName({ recipes, earlierIds }: RunPlan): 'codebooks' | 'align_codes' {
+  return recipes.alignment == null || earlierIds != null ? 'codebooks' : 'align_codes';
 }
 
-export function tuneJob({ recipes, checkpointIntervalSteps, baseFiles }: RunPlan, outputOf: OutputOf): JobRequest {
+/** The codes' places in the space of the texts, where the rows of the item tokens begin; null: they are drawn. */
+function alignedRows({ recipes, baseFiles, earlierIds }: RunPlan, outputOf: OutputOf): Digest | null {
   // An adapter brings token rows of its own.
-  const begins = recipes.alignment?.['initialiseTokens'] === true && Object.keys(adapterFiles(baseFiles)).length === 0;
-  const alignedRows: Record<string, Digest> = begins ? { aligned: outputOf('align_codes', 'aligned') } : {};
+  if (recipes.alignment?.['initialiseTokens'] !== true || Object.keys(adapterFiles(baseFiles)).length > 0) return null;
+  return earlierIds == null ? outputOf('align_codes', 'aligned') : earlierIds.aligned;
+}
+
+export function tuneJob(plan: RunPlan, outputOf: OutputOf): JobRequest {
+  const { recipes, checkpointIntervalSteps, baseFiles } = plan;
+  const aligned = alignedRows(plan, outputOf);
   return {
     name: 'tune',
     kind: 'tune',
@@ -125,7 +150,7 @@ export function tuneJob({ recipes, checkpointIntervalSteps, baseFiles }: RunPlan
       vocabulary: outputOf('render', 'vocabulary'),
       ...weightFiles(baseFiles),
       ...adapterFiles(baseFiles),
-      ...alignedRows,
+      ...(aligned === null ? {} : { aligned }),
     },
     // A rank needs a lane of its own.
     workersMax: Number(recipes.tune['lanes']),

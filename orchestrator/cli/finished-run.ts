@@ -8,7 +8,7 @@ export interface FinishedRun {
   result: RunResult;
 }
 
-export async function readFinishedRun(store: ArtifactStore, runId: string): Promise<FinishedRun> {
+export async function readFinishedRun(store: Pick<ArtifactStore, 'readRunFile'>, runId: string): Promise<FinishedRun> {
   const result = await readRunJson<RunResult>(store, runId, 'result.json');
   const plan = await readRunJson<RunPlan>(store, runId, 'plan.json');
   if (plan === null) {
@@ -26,7 +26,11 @@ export async function readFinishedRun(store: ArtifactStore, runId: string): Prom
   return { plan, result };
 }
 
-async function readRunJson<T>(store: ArtifactStore, runId: string, name: string): Promise<T | null> {
+async function readRunJson<T>(
+  store: Pick<ArtifactStore, 'readRunFile'>,
+  runId: string,
+  name: string,
+): Promise<T | null> {
   try {
     const bytes = await store.readRunFile(runId, name);
     return bytes === null ? null : (JSON.parse(bytes.toString('utf8')) as T);

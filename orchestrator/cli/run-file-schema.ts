@@ -118,6 +118,12 @@ const codebooks = fields({
     .max(0.5)
     .describe('Share of the items that clustering does not see, so that the error on unknown items is measured.'),
   seed: seed(),
+  published: z
+    .string()
+    .min(1)
+    .describe(
+      'An earlier run whose items keep their ids: codebooks are not trained, items that came later get free ids.',
+    ),
   rqvae: z
     .union([
       fields({

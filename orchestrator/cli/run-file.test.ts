@@ -9,6 +9,13 @@ import { loadRunFile, parseRunFile } from './run-file.js';
 import { runFileJsonSchema } from './run-file-schema.js';
 import { makeRunId, PLAN_DEFAULTS, resolveRun, storeInputs } from './run-plan.js';
 
+/** A store that names files so, and has no run. */
+const storing = (name: (path: string) => string) => ({
+  putFile: (path: string) => Promise.resolve(name(path)),
+  readRunFile: () => Promise.resolve(null),
+});
+const PATHS = storing((path) => path);
+
 function errorsOf(text: string, settings: string[] = []): string[] {
   try {
     const loaded = parseRunFile({ file: 'run.yaml', text, settings });
@@ -187,7 +194,10 @@ describe('files', () => {
     const run = resolveIn('name: t\ndata: .\n');
     expect(run.plan.recipes.ingest['format']).toBe('s3rec');
     expect(run.plan.recipes.simulate).toBeNull();
-    const plan = await storeInputs(run, (path) => Promise.resolve(`digest of ${path}`));
+    const plan = await storeInputs(
+      run,
+      storing((path) => `digest of ${path}`),
+    );
     expect(plan.inputs).toEqual({
       interactions: `digest of ${join(folder, 'sequences.txt')}`,
       items: `digest of ${join(folder, 'items.tsv')}`,
@@ -200,14 +210,13 @@ describe('files', () => {
     for (const name of ['sequences.txt', 'items.tsv', 'vectors.safetensors'])
       writeFileSync(join(folder, 'other', name), 'x');
     const text = 'name: t\ndata: { format: s3rec, interactions: log.txt, textVectors: vectors.safetensors }\n';
-    const put = (path: string): Promise<string> => Promise.resolve(path);
-    expect((await storeInputs(resolveIn(text), put)).inputs).toEqual({
+    expect((await storeInputs(resolveIn(text), PATHS)).inputs).toEqual({
       interactions: join(folder, 'log.txt'),
       text_vectors: join(folder, 'vectors.safetensors'),
     });
     const loaded = parseRunFile({ file: 'run.yaml', text });
     const moved = resolveRun(loaded, { baseFolder: folder, dataFolder: join(folder, 'other') });
-    expect((await storeInputs(moved, put)).inputs).toEqual({
+    expect((await storeInputs(moved, PATHS)).inputs).toEqual({
       interactions: join(folder, 'other', 'sequences.txt'),
       items: join(folder, 'other', 'items.tsv'),
       text_vectors: join(folder, 'other', 'vectors.safetensors'),
@@ -224,7 +233,7 @@ describe('files', () => {
       text: 'name: t\ndata: { format: s3rec, interactions: ./log.txt }\n',
     });
     const moved = resolveRun(loaded, { baseFolder: folder, dataFolder: join(folder, 'other') });
-    expect((await storeInputs(moved, (path) => Promise.resolve(path))).inputs).toEqual({
+    expect((await storeInputs(moved, PATHS)).inputs).toEqual({
       interactions: join(folder, 'other', 'log.txt'),
     });
   });
@@ -234,7 +243,7 @@ describe('files', () => {
     const data = (more: string): string => `name: t\ndata: { format: csv, interactions: log.csv${more} }\n`;
     const run = resolveIn(data(', columns: { user: who, item: what }'));
     expect(run.plan.recipes.ingest['columns']).toMatchObject({ user: 'who', item: 'what', time: null, separator: ',' });
-    expect(Object.keys((await storeInputs(run, () => Promise.resolve('x'))).inputs)).toEqual(['interactions']);
+    expect(Object.keys((await storeInputs(run, PATHS)).inputs)).toEqual(['interactions']);
     expect(() => resolveIn(data(''))).toThrow(/run\.yaml:2:7: data: expected "columns" with format csv or ndjson/);
     const other = 'name: t\ndata: { format: amazon, interactions: log.csv, columns: { user: who, item: what } }\n';
     expect(() => resolveIn(other)).toThrow(/got format amazon with "columns"/);

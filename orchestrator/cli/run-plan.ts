@@ -22,6 +22,8 @@ import { parseTasks } from '../recommender/tasks/registry.js';
 import { WordingError } from '../recommender/tasks/template.js';
 import { type AdapterSource, conflictsWith, requireAdapterFolder } from './adapter-source.js';
 import { CliError } from './cli-error.js';
+import { type ArtifactStore } from '../artifacts/store.js';
+import { earlierIdsOf } from './earlier-ids.js';
 import { recogniseDataFolder, requireDataFile, requireModelFolder } from './data-source.js';
 import { type LoadedRunFile } from './run-file.js';
 import { type Finding, type Path } from './run-file-findings.js';
@@ -29,7 +31,9 @@ import { type RunFile } from './run-file-schema.js';
 
 /** A plan whose files are still paths. */
 export interface ResolvedRun {
-  plan: Omit<RunPlan, 'inputs' | 'baseFiles'>;
+  plan: Omit<RunPlan, 'inputs' | 'baseFiles' | 'earlierIds'>;
+  /** The run whose items keep their ids; null: none. */
+  publishedRun: string | null;
   inputPaths: Record<string, string>;
   basePaths: Record<string, string>;
 }
@@ -90,19 +94,28 @@ export function resolveRun(
       publish: value.publish !== false,
       approval: typeof value.publish === 'object' && value.publish.approval === true,
     },
+    publishedRun: value.codebooks?.published ?? null,
     inputPaths: data.inputPaths,
     basePaths: { ...basePaths, ...adapter?.files },
   };
 }
 
+/** What a plan is completed from: usually the artifact store. */
+export interface PlanStore {
+  putFile: (path: string) => Promise<Digest>;
+  readRunFile: ArtifactStore['readRunFile'];
+}
+
 /** Stores the files and completes the plan. */
-export async function storeInputs(run: ResolvedRun, put: (path: string) => Promise<Digest>): Promise<RunPlan> {
+export async function storeInputs(run: ResolvedRun, store: PlanStore): Promise<RunPlan> {
+  // Before anything is stored: it may be refused.
+  const earlierIds = run.publishedRun === null ? null : await earlierIdsOf(store, run.publishedRun, run.plan.recipes);
   const stored = async (paths: Record<string, string>): Promise<Record<string, Digest>> => {
     const digests: Record<string, Digest> = {};
-    for (const [name, path] of Object.entries(paths)) digests[name] = await put(path);
+    for (const [name, path] of Object.entries(paths)) digests[name] = await store.putFile(path);
     return digests;
   };
-  return { ...run.plan, inputs: await stored(run.inputPaths), baseFiles: await stored(run.basePaths) };
+  return { ...run.plan, inputs: await stored(run.inputPaths), baseFiles: await stored(run.basePaths), earlierIds };
 }
 
 /** Name, UTC time and a random part: unique, and in the order of time for people. */
@@ -204,7 +217,7 @@ function overridesOf(value: RunFile, adapter: AdapterSource | null): RecipeOverr
   if (adapter !== null) tune.trainable = adapter.trainable;
   else if (train === 'full') tune.trainable = { kind: 'full' };
   else if (train !== undefined) tune.trainable = { kind: 'lora', ...train.lora };
-  const { alignment = {}, rqvae = false, ...codebooks } = value.codebooks ?? {};
+  const { alignment = {}, rqvae = false, ...codebooks } = without(value.codebooks ?? {}, 'published');
   const { cooccurrence, ...evaluate } = value.evaluate ?? {};
   const overrides: RecipeOverrides = {
     dccf,

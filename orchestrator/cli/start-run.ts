@@ -23,7 +23,7 @@ export async function preparePlan(home: Home, source: PlanSource): Promise<RunPl
   const loaded = loadRunFile(source.file, settings);
   const run = resolveRun(loaded, { baseFolder: dirname(source.file), dataFolder: source.dataFolder });
   return withStore(home, async (store) => {
-    const plan = await storeInputs(run, (path) => store.putFile(path));
+    const plan = await storeInputs(run, store);
     await store.writeRunFile(plan.runId, 'plan.json', `${JSON.stringify(plan, null, 2)}\n`);
     return plan;
   });

@@ -14,7 +14,7 @@ import { canonicalJson, sha256Hex } from '../artifacts/job-key.js';
 import { readBuildInfo } from '../build-info.js';
 import { CliError } from './cli-error.js';
 import { loadRunFile } from './run-file.js';
-import { type ResolvedRun, resolveRun, storeInputs } from './run-plan.js';
+import { type PlanStore, type ResolvedRun, resolveRun, storeInputs } from './run-plan.js';
 import { cellsOf, type Settings, type Sweep, type SweepCell, type SweepMetric } from './sweep-file.js';
 
 /** A run of a sweep waits for its turn among the others, not for workers that are missing. */
@@ -55,19 +55,16 @@ export function resolveSweep(sweep: Sweep, runsMax: number): ResolvedSweep {
 }
 
 /** `put` is called once for each file. */
-export async function storeSweep(
-  { sweep, cells }: ResolvedSweep,
-  put: (path: string) => Promise<Digest>,
-): Promise<SweepRun[]> {
+export async function storeSweep({ sweep, cells }: ResolvedSweep, store: PlanStore): Promise<SweepRun[]> {
   const stored = new Map<string, Promise<Digest>>();
   const putOnce = (path: string): Promise<Digest> => {
-    const digest = stored.get(path) ?? put(path);
+    const digest = stored.get(path) ?? store.putFile(path);
     stored.set(path, digest);
     return digest;
   };
   const runs = new Map<string, SweepRun>();
   for (const { cell, run } of cells) {
-    const plan = await storeInputs(run, putOnce);
+    const plan = await storeInputs(run, { putFile: putOnce, readRunFile: (...file) => store.readRunFile(...file) });
     plan.runId = `${sweep.name}-${identityOf(plan).slice(0, 12)}`;
     const same = runs.get(plan.runId);
     if (same === undefined) runs.set(plan.runId, { cells: [cell], plan });
@@ -78,13 +75,25 @@ export async function storeSweep(
 
 /** Digest of a run's plan up to and including each stage: runs with equal ones share the jobs of the stages so far. */
 export function stagePrefixes(plan: RunPlan): Record<StageName, string> {
-  const { recipes, inputs, baseFiles, numericsClass, rankShardPrompts, publish } = plan;
-  const { simulate, ingest, dccf, textVectors, codebooks, rank, evaluate, assemble, ...tuned } = recipes;
+  const { recipes, inputs, baseFiles, earlierIds = null, numericsClass, rankShardPrompts, publish } = plan;
+  const {
+    simulate,
+    ingest,
+    dccf,
+    textVectors,
+    codebooks,
+    rqvae = null,
+    alignment = null,
+    rank,
+    evaluate,
+    assemble,
+    ...tuned
+  } = recipes;
   // `tuned` is render, tune and whatever recipes come later. One that is counted too early costs a shared job that is made twice.
   const added: Record<StageName, unknown> = {
     ingest: [numericsClass, inputs, simulate, ingest],
     embed: [dccf, textVectors],
-    align_tokens: codebooks,
+    align_tokens: [codebooks, rqvae, alignment, earlierIds],
     align_tasks: [tuned, baseFiles],
     evaluate: [rank, rankShardPrompts, evaluate],
     publish: [publish, assemble],
@@ -112,10 +121,13 @@ function resolveCell(sweep: Sweep, cell: SweepCell): ResolvedRun {
 }
 
 function identityOf(plan: RunPlan): string {
-  const { recipes, inputs, baseFiles, numericsClass, rankShardPrompts, publish } = plan;
+  const { recipes, inputs, baseFiles, earlierIds = null, numericsClass, rankShardPrompts, publish } = plan;
   const { engineRevision } = readBuildInfo();
   return sha256Hex(
-    canonicalJson({ recipes, inputs, baseFiles, numericsClass, rankShardPrompts, publish, engineRevision }),
+    canonicalJson({
+      ...{ recipes, inputs, baseFiles, numericsClass, rankShardPrompts, publish, engineRevision },
+      ...(earlierIds === null ? {} : { earlierIds }),
+    }),
   );
 }
 

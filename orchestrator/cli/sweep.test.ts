@@ -26,8 +26,11 @@ afterAll(() => rmSync(folder, { recursive: true }));
 
 const sweepOf = (text: string) => parseSweepFile(join(folder, 'sweep.yaml'), `name: s\nbase: tiny.yaml\n${text}`);
 
+/** A store that names every file alike and has no run. */
+const STORE = { putFile: () => Promise.resolve('digest'), readRunFile: () => Promise.resolve(null) };
+
 async function runsOf(text: string) {
-  return storeSweep(resolveSweep(sweepOf(text), 32), () => Promise.resolve('digest'));
+  return storeSweep(resolveSweep(sweepOf(text), 32), STORE);
 }
 
 function messageOf(action: () => unknown): string {
@@ -103,9 +106,7 @@ describe('axes', () => {
 
 test('the examples are what they say', async () => {
   const examples = join(projectRoot, 'deploy', 'examples');
-  const runs = await storeSweep(resolveSweep(loadSweepFile(join(examples, 'sweep.yaml')), 32), () =>
-    Promise.resolve('digest'),
-  );
+  const runs = await storeSweep(resolveSweep(loadSweepFile(join(examples, 'sweep.yaml')), 32), STORE);
   expect(runs.map(({ cells }) => Object.values(cells[0]?.values ?? {}).join(' '))).toEqual([
     ...['2 with', '2 without', '3 with', '3 without'],
   ]);
@@ -205,7 +206,7 @@ describe('ablation', () => {
       WHOLE,
       ...parts.map(({ name }) => `without ${name}`),
     ]);
-    const runs = await storeSweep(resolveSweep(sweep, 100), () => Promise.resolve('digest'));
+    const runs = await storeSweep(resolveSweep(sweep, 100), STORE);
     expect(runs).toHaveLength(parts.length + 1);
   });
 

@@ -1,6 +1,7 @@
 /** Every domain job by its kind. */
 import { type DomainJobKind } from '../../workflows/contract.js';
 import { assembleJob } from './assemble-job.js';
+import { carryIdsJob } from './carry-ids-job.js';
 import { type DomainJob } from './domain-job.js';
 import { evaluateJob } from './evaluate-job.js';
 import { fitFusionJob } from './fit-fusion-job.js';
@@ -14,6 +15,7 @@ import { textVectorsJob } from './text-vectors-job.js';
 export const domainJobs: Record<DomainJobKind, DomainJob> = {
   simulate: simulateJob,
   ingest: ingestJob,
+  carry_ids: carryIdsJob,
   text_vectors: textVectorsJob,
   text_tokens: textTokensJob,
   render: renderJob,

@@ -2,7 +2,7 @@
  * DCCF against LightGCN and popularity, trained by the same code on a split that others use: Recall and NDCG at 20 and 40, full
  * ranking, training items left out.
  *
- *   npm run bench:collaborative -- --data DIR [--epochs 40] [--batch 4096] [--rate 0.002] [--decay 2.5e-5] [--threads 2] [--models lightgcn,dccf]
+ *   npm run bench:collaborative -- --data DIR [--epochs 40] [--batch 4096] [--rate 0.002] [--decay 2.5e-5] [--contrast 0.1] [--threads 2] [--models lightgcn,dccf]
  *
  * DIR has train.txt.gz, valid.txt.gz and test.txt.gz; one user a line: its number, then those of its items.
  *
@@ -27,6 +27,7 @@ const { values } = parseArgs({
     batch: { type: 'string', default: '4096' },
     rate: { type: 'string', default: '0.002' },
     decay: { type: 'string', default: '2.5e-5' },
+    contrast: { type: 'string', default: '0.1' },
     threads: { type: 'string', default: '2' },
     models: { type: 'string', default: 'lightgcn,dccf' },
   },
@@ -141,7 +142,7 @@ try {
   };
   const recipes: Record<string, JsonObject> = {
     lightgcn: { ...common, intents: 0, intentWeight: 0, contrastWeight: 0 },
-    dccf: { ...common, intents: 128, intentWeight: 5e-3, contrastWeight: 0.1 },
+    dccf: { ...common, intents: 128, intentWeight: 5e-3, contrastWeight: Number(values.contrast) },
   };
   for (const name of values.models.split(',')) {
     const recipe = recipes[name];

@@ -194,7 +194,7 @@ export class Cluster {
   /** The tiny run file with `key=value` settings over it, its inputs stored. */
   async plan(settings: string[] = [], file = TINY_RUN_FILE): Promise<RunPlan> {
     const run = resolveRun(loadRunFile(file, settings), { baseFolder: join(file, '..') });
-    return await storeInputs(run, (path) => this.store.putFile(path));
+    return await storeInputs(run, this.store);
   }
 
   async submit(plan: RunPlan): Promise<WorkflowHandle> {

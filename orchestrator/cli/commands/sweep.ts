@@ -94,7 +94,7 @@ async function conduct(
   for (const { name, reason } of skipped ?? []) progress(dim(`${name} left out: ${reason}`));
   const { sweep, metric, cells } = resolved;
   const report = await withStore(home, async (store) => {
-    const runs = await storeSweep(resolved, (path) => store.putFile(path));
+    const runs = await storeSweep(resolved, store);
     progress(`${bold(sweep.name)}: ${cells.length} combinations, ${runs.length} runs, ${sweep.parallel} at once`);
     const { signal, release } = untilInterrupted();
     try {
