@@ -67,6 +67,23 @@ export const ABLATIONS: readonly Ablation[] = [
       codebooks.iterations === 1 ? { reason: 'codebooks.iterations is 1' } : { 'codebooks.iterations': 1 },
   },
   {
+    name: 'alignment',
+    meaning: 'codebooks as the clustering left them, and drawn token rows',
+    off: ({ alignment }) =>
+      alignment === null
+        ? { reason: 'codebooks.alignment has no weight' }
+        : { 'codebooks.alignment.weight': 0, 'codebooks.alignment.prefixWeight': 0 },
+  },
+  {
+    name: 'token-rows',
+    meaning: "drawn rows of the item tokens instead of their codes' places among the texts",
+    off: ({ alignment }) => {
+      if (alignment === null) return { reason: 'codebooks.alignment has no weight' };
+      if (!alignment.initialiseTokens) return { reason: 'codebooks.alignment.initialiseTokens is false' };
+      return { 'codebooks.alignment.initialiseTokens': false };
+    },
+  },
+  {
     name: 'levels',
     meaning: 'ids of one token fewer',
     off: ({ codebooks: { levels }, rank: { beams } }) => {

@@ -410,8 +410,8 @@ describe('the plan', () => {
     expect(loadRunFile(file).value.name).toBe(name);
   });
 
-  test.each(['beauty', 'sports', 'scientific', 'instruments'])('the run %s-dense.yaml is valid', (name) => {
-    const file = join(projectRoot, 'deploy', 'runs', `${name}-dense.yaml`);
+  test.each(['beauty', 'sports', 'scientific', 'instruments'])('the run %s.yaml is valid', (name) => {
+    const file = join(projectRoot, 'deploy', 'runs', `${name}.yaml`);
     expect(loadRunFile(file).value.name).toBe(`${name}-dense`);
   });
 });

@@ -193,9 +193,11 @@ describe('ablation', () => {
   test('every part of the tiny run can be switched off, and comes to a plan of its own', async () => {
     const { recipes } = resolveRun(loadRunFile(TINY), { baseFolder: folder }).plan;
     const { sweep, skipped } = ablationSweep(recipes, options);
-    // The encoder and the tasks that the run does not have.
+    // The encoder, the alignment and the tasks that the run does not have.
     expect(skipped.map(({ name }) => name)).toEqual([
       'encoder',
+      'alignment',
+      'token-rows',
       'task-text',
       'task-query',
       'task-negative',
@@ -225,7 +227,12 @@ describe('ablation', () => {
     const tasks = { text: { weight: 1 }, query: { weight: 1 }, negative: { weight: 1 }, ranking: { weight: 1 } };
     const recipes = resolveRecipes({ textVectors: null, rqvae: { latentDim: 16 }, render: { tasks } });
     const { skipped, sweep } = ablationSweep(plansRecipes(recipes), options);
-    expect(skipped.map(({ name }) => name)).toEqual(['text-vectors', 'collaborative-vectors']);
+    expect(skipped.map(({ name }) => name)).toEqual([
+      'text-vectors',
+      'collaborative-vectors',
+      'alignment',
+      'token-rows',
+    ]);
     const settingsOf = (part: string): unknown =>
       sweep.axes[0]?.values.find(({ label }) => label === `without ${part}`)?.settings;
     expect(settingsOf('encoder')).toEqual({ 'codebooks.rqvae': false });
