@@ -412,7 +412,7 @@ describe('the plan', () => {
 
   test.each(['beauty', 'sports', 'scientific', 'instruments'])('the run %s.yaml is valid', (name) => {
     const file = join(projectRoot, 'deploy', 'runs', `${name}.yaml`);
-    expect(loadRunFile(file).value.name).toBe(`${name}-dense`);
+    expect(loadRunFile(file).value.name).toBe(name);
   });
 });
 
