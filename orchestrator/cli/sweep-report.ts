@@ -1,12 +1,13 @@
 /**
  * What a sweep found: one row for each combination, a table, and which one is best where that may be said.
  *
- * 1. The best is chosen by validation events. Metrics of the test events are shown and never chosen by: where a report has no
- *    validation metrics, no run is named.
+ * 1. The best is chosen by validation events: those that the fusion was fitted on, on which the model alone is measured too
+ *    (NDCG@10). Metrics of the test events are shown and never chosen by: where a run has no validation metrics, none is named.
  * 2. Rows are read from the store alone.
  */
 import { type JsonObject, type RunSeconds } from '../../workflows/contract.js';
 import { type ArtifactStore } from '../artifacts/store.js';
+import { FITTED_CUTOFF } from '../recommender/fusion.js';
 import { formatSeconds, table } from './output.js';
 import { metricName, type SweepMetric } from './sweep-file.js';
 import { type SweepOutcome } from './sweep-runner.js';
@@ -45,7 +46,7 @@ export interface SweepReport {
 
 export const MODEL_ROW = 'model';
 /** Of the run's report, in the order in which they are shown. */
-const SHOWN_ROWS = [MODEL_ROW, 'cooccurrence', 'popularity'];
+const SHOWN_ROWS = [MODEL_ROW, 'published', 'cooccurrence', 'popularity'];
 
 export interface SweepFindings {
   name: string;
@@ -74,7 +75,7 @@ export async function makeSweepReport(
           hr: valuesOf(metrics, { kind: 'hr', k: metric.k }),
           ndcg: valuesOf(metrics, { kind: 'ndcg', k: metric.k }),
         },
-        validation: validationOf(metrics, metric),
+        validation: validationOf(outcome, metric),
         seconds,
         resultDigest: outcome.result?.resultDigest ?? null,
         numericsClass: outcome.result?.numericsClass ?? null,
@@ -157,8 +158,9 @@ function valuesOf(metrics: JsonObject, { kind, k }: SweepMetric): RowMetrics {
   return Object.fromEntries(values.filter((entry): entry is [string, number] => entry[1] !== null));
 }
 
-function validationOf(metrics: JsonObject, { kind, k }: SweepMetric): number | null {
-  return numberAt(metrics, ['validation', MODEL_ROW, kind, String(k)]);
+export function validationOf({ result }: Pick<SweepOutcome, 'result'>, { kind, k }: SweepMetric): number | null {
+  if (kind !== 'ndcg' || k !== FITTED_CUTOFF) return null;
+  return numberAt(result?.jobs['fit_fusion']?.summary, ['validation', 'ndcg', MODEL_ROW]);
 }
 
 function numberAt(value: unknown, path: string[]): number | null {

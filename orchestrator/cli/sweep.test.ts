@@ -12,7 +12,7 @@ import { loadRunFile } from './run-file.js';
 import { resolveRun } from './run-plan.js';
 import { cellsOf, loadSweepFile, parseSweepFile } from './sweep-file.js';
 import { resolveSweep, stagePrefixes, storeSweep } from './sweep-plan.js';
-import { chooseBest, describeSweep, numericsClassesOf, type SweepReport } from './sweep-report.js';
+import { chooseBest, describeSweep, validationOf, numericsClassesOf, type SweepReport } from './sweep-report.js';
 import { nextToStart } from './sweep-schedule.js';
 
 const TINY = join(projectRoot, 'deploy', 'examples', 'tiny.yaml');
@@ -167,6 +167,16 @@ describe('the choice of the best', () => {
   test('is by validation events, the first of equals', () => {
     const { best } = chooseBest([row('a', 0.1), row('b', 0.3), row('c', 0.3)], metric);
     expect(best).toBe('b');
+  });
+
+  test("takes the model's own value on the events that the fusion was fitted on", () => {
+    const summary = { validation: { ndcg: { model: 0.07, dense: 0.1 }, fused: 0.11 } };
+    const jobs = { fit_fusion: { key: 'k', outputs: {}, summary } };
+    const result = { runId: 'r', jobs } as unknown as NonNullable<Parameters<typeof validationOf>[0]['result']>;
+    expect(validationOf({ result }, metric)).toBe(0.07);
+    expect(validationOf({ result }, { kind: 'hr', k: 10 })).toBeNull();
+    expect(validationOf({ result: { ...result, jobs: {} } }, metric)).toBeNull();
+    expect(validationOf({ result: null }, metric)).toBeNull();
   });
 
   test('is not made where a run has none: never by test events', () => {

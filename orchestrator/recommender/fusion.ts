@@ -24,7 +24,8 @@ export interface UserCandidates {
   features: Float64Array;
 }
 
-const FITTED_CUTOFF = 10;
+/** NDCG at this is what weights are chosen by. */
+export const FITTED_CUTOFF = 10;
 const ROUNDS_MAX = 5;
 
 /** Sources of one part's users: lists by name, and co-occurrence. */
