@@ -28,6 +28,7 @@ export interface FleetMemberOptions {
   lastStepSeconds(): number;
   progress(): JobRun['progress'];
   isDraining(): boolean;
+  isCordoned(): boolean;
 }
 
 export class FleetMembership {
@@ -60,6 +61,7 @@ export class FleetMembership {
         lastStepSeconds: this.#options.lastStepSeconds(),
         progress: at === null ? null : { step: at.step, phase: at.phase, waitingForRank: at.waitingFor },
         draining: this.#options.isDraining(),
+        cordoned: this.#options.isCordoned(),
       },
     });
     this.#scheduleBeat();

@@ -59,12 +59,13 @@ beforeEach(async () => {
   store = new FileArtifactStore(join(folder.path, 'store'));
   await mkdir(join(folder.path, 'scratch'));
   holders = [];
+  const log = createLogger({ component: 'test', file: join(folder.path, 'log') });
   host = new JobHost({
     store,
     scratchRoot: join(folder.path, 'scratch'),
     threads: 1,
     tensorHost: '127.0.0.1',
-    log: createLogger({ component: 'test', file: join(folder.path, 'log') }),
+    log,
     meet: () => Promise.reject(new Error('a gang of one meets nobody')),
     onJobMeasure: () => undefined,
     onLease: (holder) => holders.push(holder === null ? null : `${holder.jobId}#${String(holder.epoch)}`),
@@ -72,7 +73,7 @@ beforeEach(async () => {
   const server = makeServer();
   server.addService(
     loadService('WorkerService').service,
-    workerService({ workerId: 'w-0', numericsClass: 'test', host }),
+    workerService({ workerId: 'w-0', numericsClass: 'test', host, log }),
   );
   const port = await bindServer(server, '127.0.0.1:0');
   client = makeClient<WorkerServiceClient>(loadService('WorkerService'), `127.0.0.1:${String(port)}`);
@@ -174,6 +175,24 @@ describe('a worker', () => {
     expect(await store.getJobResult(jobKeyOf(ENDLESS))).toBeNull();
     await reserve(attempt(1, 'run/other'));
     expect(host.holder).toEqual(attempt(1, 'run/other'));
+  });
+
+  it('takes no new job while it is cordoned, but the next gangs of the job that it has', async () => {
+    const schedule = (scheduling: 'SCHEDULING_CORDONED' | 'SCHEDULING_OPEN' | 'SCHEDULING_DRAINED') =>
+      unary(client, 'schedule', { scheduling }, { deadlineMs });
+    await reserve(attempt(1));
+    await schedule('SCHEDULING_CORDONED');
+    expect(host.isCordoned).toBe(true);
+    await reserve(attempt(2));
+    await release(attempt(2));
+    await expect(reserve(attempt(3))).rejects.toThrow('worker w-0 is cordoned and takes no new job');
+    await schedule('SCHEDULING_OPEN');
+    await reserve(attempt(3));
+    await schedule('SCHEDULING_DRAINED');
+    await expect(reserve(attempt(4))).rejects.toThrow('takes no more work');
+    await schedule('SCHEDULING_OPEN');
+    await reserve(attempt(4));
+    expect([host.isCordoned, host.isDraining]).toEqual([false, false]);
   });
 
   it('ends an older attempt of the same job for a newer one', async () => {

@@ -33,7 +33,8 @@ export interface JobHostOptions extends Omit<JobRunnerOptions, 'onMeasure'> {
 export type HostReserveOutcome =
   | Exclude<ReserveOutcome, { type: 'granted' } | { type: 'superseded' }>
   | { type: 'granted'; warmStep: number | null }
-  | { type: 'draining' };
+  | { type: 'draining' }
+  | { type: 'cordoned' };
 
 export class JobHost {
   readonly #options: JobHostOptions;
@@ -42,6 +43,7 @@ export class JobHost {
   #parked: ParkedSession | null = null;
   #parkedTimer: NodeJS.Timeout | null = null;
   #draining = false;
+  #cordoned = false;
 
   constructor(options: JobHostOptions) {
     this.#options = options;
@@ -55,6 +57,10 @@ export class JobHost {
     return this.#draining;
   }
 
+  get isCordoned(): boolean {
+    return this.#cordoned;
+  }
+
   /** Where the running native job is; null while none runs. */
   get progress(): JobRun['progress'] {
     for (const run of this.#runs) if (!run.events.ended) return run.progress;
@@ -64,6 +70,7 @@ export class JobHost {
   /** Grants the lease. An older attempt of the same job that still runs here is first parked, or ended when it cannot be. */
   async reserve(attempt: AttemptRef, ttlMs: number): Promise<HostReserveOutcome> {
     if (this.#draining) return { type: 'draining' };
+    if (this.#cordoned && this.holder?.jobId !== attempt.jobId) return { type: 'cordoned' };
     let outcome = this.#lease.reserve(attempt, ttlMs);
     if (outcome.type === 'superseded') {
       const run = this.find(outcome.holder);
@@ -119,6 +126,13 @@ export class JobHost {
       this.#options.onLease(this.holder);
     });
     return true;
+  }
+
+  /** Takes no new job, or takes jobs again. What runs goes on, also in the next gangs of its job. */
+  cordon(cordoned: boolean): void {
+    this.#cordoned = cordoned;
+    if (!cordoned) this.#draining = false;
+    this.#options.onLease(this.holder);
   }
 
   /** Takes no more work, and hands over what runs: to the other ranks, or by a checkpoint. Resolves once nothing runs any more. */

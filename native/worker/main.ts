@@ -122,7 +122,7 @@ runProcess(async () => {
   const server = makeServer();
   server.addService(
     loadService('WorkerService').service,
-    workerService({ workerId, numericsClass: workerClass, host }),
+    workerService({ workerId, numericsClass: workerClass, host, log }),
   );
   const listen = hostAndPort(options.listen);
   const address = `${listen.host}:${String(await bindServer(server, options.listen))}`;
@@ -139,6 +139,7 @@ runProcess(async () => {
     lastStepSeconds: () => lastStepSeconds,
     progress: () => host.progress,
     isDraining: () => host.isDraining,
+    isCordoned: () => host.isCordoned,
   });
   const joined = membership;
   closeOnSignal(async () => {

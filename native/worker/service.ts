@@ -3,6 +3,7 @@ import { Metadata, status, type sendUnaryData, type ServerUnaryCall } from '@grp
 
 import type { JobRef__Output } from '../../proto/generated/collimate/v1/JobRef.js';
 import type { WorkerServiceHandlers } from '../../proto/generated/collimate/v1/WorkerService.js';
+import type { Logger } from '../../orchestrator/telemetry/logger.js';
 import type { AttemptRef } from './lease.js';
 import { isTerminal } from './event-log.js';
 import type { JobHost } from './job-host.js';
@@ -21,9 +22,10 @@ export interface ServiceOptions {
   workerId: string;
   numericsClass: string;
   host: JobHost;
+  log: Logger;
 }
 
-export function workerService({ workerId, numericsClass, host }: ServiceOptions): WorkerServiceHandlers {
+export function workerService({ workerId, numericsClass, host, log }: ServiceOptions): WorkerServiceHandlers {
   const requireRun = (ref: JobRef__Output | null) => {
     const attempt = attemptOf(ref);
     const run = host.find(attempt);
@@ -42,6 +44,9 @@ export function workerService({ workerId, numericsClass, host }: ServiceOptions)
       if (outcome.type === 'granted') return { warm: outcome.warmStep !== null, warmStep: outcome.warmStep ?? 0 };
       if (outcome.type === 'draining') {
         throw new ServiceError(status.RESOURCE_EXHAUSTED, `worker ${workerId} was told to end and takes no more work`);
+      }
+      if (outcome.type === 'cordoned') {
+        throw new ServiceError(status.RESOURCE_EXHAUSTED, `worker ${workerId} is cordoned and takes no new job`);
       }
       if (outcome.type === 'stale') {
         throw new ServiceError(
@@ -105,6 +110,18 @@ export function workerService({ workerId, numericsClass, host }: ServiceOptions)
     }),
     CheckpointNow: unary((request) => {
       requireRun(request.job).requestCheckpoint();
+      return {};
+    }),
+    Schedule: unary(({ scheduling }) => {
+      log.info(`scheduling: ${scheduling}`);
+      if (scheduling === 'SCHEDULING_OPEN') host.cordon(false);
+      else if (scheduling === 'SCHEDULING_CORDONED') host.cordon(true);
+      else if (scheduling === 'SCHEDULING_DRAINED') {
+        host.cordon(true);
+        host.drain().catch((error: unknown) => {
+          log.error({ error }, 'hand-over failed');
+        });
+      } else throw new ServiceError(status.INVALID_ARGUMENT, `expected a kind of scheduling, got ${scheduling}`);
       return {};
     }),
     Health: unary(() => {

@@ -27,6 +27,7 @@ const MODULES: { commands: string[]; load: () => Promise<AddCommands> }[] = [
     commands: ['cancel', 'pause', 'resume', 'scale', 'approve'],
     load: async () => (await import('./commands/control.js')).addControlCommands,
   },
+  { commands: ['fleet'], load: async () => (await import('./commands/fleet.js')).addFleetCommand },
   {
     commands: ['sweep', 'ablate'],
     load: async () => (await import('./commands/sweep.js')).addSweepCommands,
@@ -58,7 +59,7 @@ async function makeProgram(words: string[]): Promise<Command> {
     .configureHelp({ showGlobalOptions: true, sortSubcommands: false })
     .addHelpText('after', EXIT_CODES_HELP);
   for (const module of modulesFor(words)) (await module.load())(program);
-  for (const command of [program, ...program.commands]) command.exitOverride();
+  for (const command of [program, ...program.commands.flatMap((one) => [one, ...one.commands])]) command.exitOverride();
   return program;
 }
 

@@ -5,12 +5,19 @@ import type { FleetServiceHandlers } from '../../proto/generated/collimate/v1/Fl
 import type { JoinRequest__Output } from '../../proto/generated/collimate/v1/JoinRequest.js';
 import type { FleetMember, FleetRegistry } from '../fleet/registry.js';
 import type { RunEvents } from '../fleet/run-events.js';
+import type { WorkerClients } from '../fleet/worker-clients.js';
 
 const BEAT_INTERVAL_MS = 1_000;
 /** A worker with a job that misses a few of these is frozen (orchestrator/fleet/hang-detector.ts). */
 const BUSY_BEAT_INTERVAL_MS = 250;
 
-export function fleetService(fleet: FleetRegistry, events: RunEvents): FleetServiceHandlers {
+export interface FleetServiceOptions {
+  fleet: FleetRegistry;
+  events: RunEvents;
+  workers: Pick<WorkerClients, 'schedule'>;
+}
+
+export function fleetService({ fleet, events, workers }: FleetServiceOptions): FleetServiceHandlers {
   return {
     Join(call) {
       let member: FleetMember | null = null;
@@ -25,8 +32,8 @@ export function fleetService(fleet: FleetRegistry, events: RunEvents): FleetServ
           member = fleet.join({ workerId, address, metricsAddress, numericsClass, engineRevision, pid });
           call.write({ beatIntervalMs: BEAT_INTERVAL_MS, busyBeatIntervalMs: BUSY_BEAT_INTERVAL_MS });
         } else if (request.beat != null && member !== null) {
-          const { lease, progress, draining } = request.beat;
-          fleet.beat(member, { lease, progress, draining });
+          const { lease, progress, draining, cordoned } = request.beat;
+          fleet.beat(member, { lease, progress, draining, cordoned });
         } else if (request.log != null && member !== null) {
           fleet.addLog(member.workerId, request.log.lines);
         }
@@ -44,15 +51,34 @@ export function fleetService(fleet: FleetRegistry, events: RunEvents): FleetServ
       callback(null, {
         workers: fleet
           .list()
-          .map(({ lease, joinedUnixSeconds, lastSeenUnixSeconds, progress, draining, ...hello }) => ({
+          .map(({ lease, joinedUnixSeconds, lastSeenUnixSeconds, progress, draining, cordoned, ...hello }) => ({
             hello,
             lease,
             joinedUnixSeconds,
             lastSeenUnixSeconds,
             progress,
             draining,
+            cordoned,
           })),
       });
+    },
+
+    SetScheduling(call, callback) {
+      const { workerId, scheduling } = call.request;
+      const member = fleet.get(workerId);
+      if (member === undefined) {
+        callback({ code: status.NOT_FOUND, details: `no worker ${workerId} in the fleet` });
+        return;
+      }
+      workers.schedule(member, scheduling).then(
+        () => {
+          callback(null, {});
+        },
+        (error: unknown) => {
+          const details = error instanceof Error ? error.message : String(error);
+          callback({ code: status.UNAVAILABLE, details: `worker ${workerId} did not answer: ${details}` });
+        },
+      );
     },
 
     WatchRun(call) {

@@ -74,7 +74,7 @@ runProcess(async () => {
   });
 
   const server = makeServer();
-  server.addService(loadService('FleetService').service, fleetService(fleet, events));
+  server.addService(loadService('FleetService').service, fleetService({ fleet, events, workers }));
   server.addService(loadService('RendezvousService').service, rendezvousService(new RendezvousStore()));
   const address = `${hostAndPort(options.listen).host}:${String(await bindServer(server, options.listen))}`;
   const metricsListen = hostAndPort(options.metrics);

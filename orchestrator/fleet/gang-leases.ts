@@ -113,7 +113,7 @@ export class GangLeases {
     const taken = new Set([...members.map(({ workerId }) => workerId), ...request.avoid]);
     const free = this.#fleet
       .compatible(request)
-      .filter(({ lease, workerId }) => lease === null && !taken.has(workerId));
+      .filter(({ lease, workerId, cordoned }) => lease === null && !cordoned && !taken.has(workerId));
     return members.length + Math.max(0, free.length - request.spares);
   }
 
@@ -128,7 +128,7 @@ export class GangLeases {
 
   /** Compatible workers, without those to avoid while there are enough others. */
   #candidates(request: AcquireRequest): FleetMember[] {
-    const all = this.#fleet.compatible(request);
+    const all = this.#fleet.compatible(request).filter((member) => takesJob(member, request.jobId));
     // A process that was started again under the same id is another one.
     const avoided = request.keep.filter(({ workerId }) => request.avoid.includes(workerId));
     const others = all.filter((member) => !avoided.some((one) => sameProcess(one, member)));
@@ -213,6 +213,11 @@ function choose(request: AcquireRequest, keep: readonly GangMember[], compatible
   const total = kept.length + others.length;
   const limit = Math.min(request.max, Math.max(request.min, kept.length, total - request.spares));
   return [...kept, ...others].slice(0, limit);
+}
+
+/** A cordoned worker belongs to the job that it has until that lets it go. */
+function takesJob({ cordoned, lease }: FleetMember, jobId: string): boolean {
+  return !cordoned || lease?.jobId === jobId;
 }
 
 function sameProcess(a: WorkerRef, b: WorkerRef): boolean {

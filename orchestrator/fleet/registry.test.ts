@@ -49,7 +49,7 @@ describe('FleetRegistry', () => {
     const member = fleet.join(identity('w-0'));
     const changed = vi.fn();
     fleet.on('changed', changed);
-    const at = { progress: null, draining: false };
+    const at = { progress: null, draining: false, cordoned: false };
     fleet.beat(member, { lease, ...at });
     fleet.beat(member, { lease: { ...lease }, ...at });
     expect(changed).toHaveBeenCalledTimes(1);
@@ -66,7 +66,7 @@ describe('FleetRegistry', () => {
     expect(ids(fleet.compatible(requirements))).toEqual(['w-0']);
     const changed = vi.fn();
     fleet.on('changed', changed);
-    fleet.beat(member, { lease: null, progress: null, draining: true });
+    fleet.beat(member, { lease: null, progress: null, draining: true, cordoned: false });
     expect(fleet.compatible(requirements)).toEqual([]);
     expect(changed).toHaveBeenCalledOnce();
   });

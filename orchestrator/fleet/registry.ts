@@ -37,15 +37,13 @@ export interface FleetMember extends WorkerIdentity {
   lastSeenUnixSeconds: number;
   /** Null while no native job runs. */
   progress: WorkerProgress | null;
-  /** It was told to end and takes no more work. */
+  /** It was told to end, or to hand over, and takes no more work. */
   draining: boolean;
+  /** It takes no new job. */
+  cordoned: boolean;
 }
 
-export interface Beat {
-  lease: LeaseHolder | null;
-  progress: WorkerProgress | null;
-  draining: boolean;
-}
+export type Beat = Pick<FleetMember, 'lease' | 'progress' | 'draining' | 'cordoned'>;
 
 export interface Requirements {
   numericsClass: string;
@@ -85,6 +83,7 @@ export class FleetRegistry extends EventEmitter<RegistryEvents> {
       lastSeenUnixSeconds: nowSeconds(),
       progress: null,
       draining: false,
+      cordoned: false,
     };
     this.#members.set(identity.workerId, member);
     this.emit('joined', member);
@@ -92,13 +91,14 @@ export class FleetRegistry extends EventEmitter<RegistryEvents> {
     return member;
   }
 
-  beat(member: FleetMember, { lease, progress, draining }: Beat): void {
+  beat(member: FleetMember, { lease, progress, draining, cordoned }: Beat): void {
     member.lastSeenUnixSeconds = nowSeconds();
     member.progress = progress;
-    const startsDraining = draining && !member.draining;
+    const isOtherwise = draining !== member.draining || cordoned !== member.cordoned;
     member.draining = draining;
+    member.cordoned = cordoned;
     this.setLease(member, lease);
-    if (startsDraining) this.emit('changed');
+    if (isOtherwise) this.emit('changed');
     this.emit('beat', member);
   }
 

@@ -8,6 +8,7 @@ import { status } from '@grpc/grpc-js';
 
 import type { GangPlace } from '../../proto/generated/collimate/v1/GangPlace.js';
 import type { JobDefinition } from '../../proto/generated/collimate/v1/JobDefinition.js';
+import type { Scheduling__Output } from '../../proto/generated/collimate/v1/Scheduling.js';
 import type { WorkerServiceClient } from '../../proto/generated/collimate/v1/WorkerService.js';
 import type { Attempt } from '../../workflows/activity-contract.js';
 import type { GangMember } from '../../workflows/contract.js';
@@ -80,6 +81,10 @@ export class WorkerClients {
   async regroup(member: WorkerRef, attempt: AttemptRef): Promise<void> {
     const request = { job: refOf(attempt) };
     await unary(this.#client(member.address), 'regroupJob', request, { deadlineMs: CALL_DEADLINE_MS });
+  }
+
+  async schedule(member: WorkerRef, scheduling: Scheduling__Output): Promise<void> {
+    await unary(this.#client(member.address), 'schedule', { scheduling }, { deadlineMs: CALL_DEADLINE_MS });
   }
 
   /** The attempt's watch; made at the first call and kept until `endWatch`. */

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { APPROVE_UPDATE, SCALE_UPDATE, type Incident, type RunStatus } from '../../workflows/contract.js';
 import { totalSeconds } from '../../workflows/timeline.js';
+import { cli } from '../support/cli.js';
 import { Cluster, stepOf } from '../support/cluster.js';
 
 /** Long enough for a gang to change several times under way. */
@@ -115,6 +116,37 @@ describe('elastic gangs', () => {
     const [incident] = incidents;
     expect(incident?.resumedFromStep).toBeGreaterThanOrEqual(incident?.failedAtStep ?? Infinity);
     await cluster.startWorker({ id: workerId });
+  });
+
+  it('a drained worker hands over, stays out until it is let in again, and no step is computed again', async () => {
+    await cluster.forgetJob(tuneKey);
+    const plan = await cluster.plan([...LONG, 'fleet.workers.max=2', 'fleet.workers.spares=1']);
+    const reached = cluster.firstEvent(plan.runId, stepOf('tune', 60));
+    await cluster.submit(plan);
+    const { workerId } = await reached;
+    const fleet = (...args: string[]) => cli(['fleet', ...args, '--controller', cluster.controllerAddress]);
+    expect(await fleet('drain', workerId)).toMatchObject({
+      code: 0,
+      stdout: expect.stringContaining('drained') as string,
+    });
+    expect((await cluster.result(plan.runId)).resultDigest).toBe(undisturbed);
+    const [incident, ...others] = (await cluster.status(plan.runId)).incidents;
+    expect(others).toEqual([]);
+    expect(incident).toMatchObject({ cause: 'preempted', workerId });
+    expect(incident?.resumedFromStep).toBeGreaterThanOrEqual(incident?.failedAtStep ?? Infinity);
+
+    // The same process, free, and no gang takes it: with one more than is left, a job waits.
+    expect((await fleet()).stdout).toMatch(new RegExp(`^${workerId} +drained `, 'm'));
+    const late = await cluster.plan([...LONG, 'tune.seed=3', 'fleet.workers.min=3', 'fleet.workers.max=3']);
+    await cluster.submit(late);
+    await expect.poll(async () => (await cluster.status(late.runId)).state).toBe('running');
+    expect(await fleet('uncordon', workerId)).toMatchObject({ code: 0 });
+    await cluster.firstEvent(late.runId, stepOf('tune', 1));
+    await cluster.client.workflow.getHandle(late.runId).cancel();
+    expect(await fleet('drain', 'w-9')).toMatchObject({
+      code: 3,
+      stderr: expect.stringMatching(/expected a worker of the fleet \(w-0, w-1, w-2\), got "w-9"/) as string,
+    });
   });
 
   it('a gang of one that is preempted goes on elsewhere from a checkpoint of that very step', async () => {

@@ -338,7 +338,8 @@ export class World {
   }
 
   #beat({ member, lease }: ModelWorker): void {
-    if (member !== null) this.fleet.beat(member, { lease: lease.holder, progress: null, draining: false });
+    if (member !== null)
+      this.fleet.beat(member, { lease: lease.holder, progress: null, draining: false, cordoned: false });
   }
 
   #leave(worker: ModelWorker): void {
