@@ -430,6 +430,44 @@ export function artifactStoreContract(name: string, make: (folder: string) => Pr
       });
     });
 
+    describe('inventory', () => {
+      it('tells what refers to how much, each for itself', async () => {
+        const output = await store.putBytes(Buffer.from('output'));
+        await store.commitJobResult({ key: KEY, outputs: { output, again: output }, summary: {} });
+        const input = await store.putBytes(Buffer.from('input'));
+        await store.writeRunFile('r', 'result.json', JSON.stringify({ input, output, key: KEY }));
+        await store.putBytes(Buffer.from('stray'));
+        await mkdir(join(folder, 'c'));
+        await writeFile(join(folder, 'c', 'state.json'), '{}');
+        const { manifestDigest, bytes } = await store.putCheckpoint(KEY, 1, join(folder, 'c'));
+        const manifest = (await store.readBytes(manifestDigest)).length;
+        expect(await store.usage()).toEqual({
+          all: { objects: 5, bytes: 6 + 5 + 5 + bytes + manifest },
+          jobResults: { objects: 1, bytes: 6 },
+          checkpoints: { objects: 2, bytes: bytes + manifest },
+          unreferenced: { objects: 1, bytes: 5 },
+          runs: { r: { objects: 2, bytes: 11 } },
+        });
+      });
+
+      it('finds what is damaged and what is missing, and says who named it', async () => {
+        const sound = await store.putBytes(Buffer.from('sound'));
+        const broken = await store.putBytes(Buffer.from('broken'));
+        await store.commitJobResult({ key: KEY, outputs: { sound, broken }, summary: {} });
+        expect(await store.checkObjects()).toEqual({ objects: 2, bytes: 11, damaged: [], missing: [] });
+        await world.damage({ object: broken }, () => Buffer.from('brokem'));
+        const progress: number[] = [];
+        const found = await another().checkObjects(({ objects }) => progress.push(objects));
+        expect(found).toMatchObject({ objects: 2, damaged: [{ digest: broken }] });
+        expect(found.damaged[0]?.message).toContain('SHA-256');
+        expect(progress).toEqual([1, 2]);
+        // It was moved aside: from now on it is missing, until the job is run again.
+        const after = await another().checkObjects();
+        expect(after).toMatchObject({ objects: 1, damaged: [], missing: [{ digest: broken, namedBy: `job ${KEY}` }] });
+        expect(await another().getJobResult(KEY)).toBeNull();
+      });
+    });
+
     describe('garbage', () => {
       it('removes only what nothing refers to and what is old enough', async () => {
         const output = await store.putBytes(Buffer.from('output'));
@@ -441,6 +479,8 @@ export function artifactStoreContract(name: string, make: (folder: string) => Pr
         const { manifestDigest } = await store.putCheckpoint(KEY, 1, join(folder, 'c'));
         const stray = await store.putBytes(Buffer.from('stray'));
         expect(await store.collectGarbage({ olderThanSeconds: 3600 })).toEqual({ objects: 0, bytes: 0 });
+        expect(await store.collectGarbage({ olderThanSeconds: -1, dryRun: true })).toEqual({ objects: 1, bytes: 5 });
+        expect(await store.has(stray)).toBe(true);
         expect(await store.collectGarbage({ olderThanSeconds: -1 })).toEqual({ objects: 1, bytes: 5 });
         expect(await store.has(stray)).toBe(false);
         expect(await store.has(input)).toBe(true);

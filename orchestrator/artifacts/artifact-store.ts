@@ -46,6 +46,36 @@ export interface EventPage {
   cursor: string;
 }
 
+export interface Amount {
+  objects: number;
+  bytes: number;
+}
+
+export interface GarbageLimits {
+  /** Younger objects stay: a job's outputs are written before the record that names them. */
+  olderThanSeconds: number;
+  /** Nothing is removed, only counted. */
+  dryRun?: boolean;
+}
+
+/** What the store holds; an object that several refer to counts for each of them. */
+export interface StoreUsage {
+  all: Amount;
+  jobResults: Amount;
+  checkpoints: Amount;
+  /** Nothing refers to them. */
+  unreferenced: Amount;
+  /** By run id, what its files name: inputs, and the results of its jobs. */
+  runs: Record<string, Amount>;
+}
+
+export interface StoreCheck extends Amount {
+  /** Moved aside; what refers to them is made again when it is next needed. */
+  damaged: { digest: Digest; message: string }[];
+  /** Named by a job's result or by a checkpoint, and not there. */
+  missing: { digest: Digest; namedBy: string }[];
+}
+
 export interface StoreOptions {
   onWarning?: (warning: StoreWarning) => void;
 }
@@ -113,6 +143,9 @@ export interface ArtifactStore {
   /** Events after a cursor (null: from the first on), to follow a run: what is still being written comes with a later call. */
   readRunEventsAfter(runId: string, cursor: string | null): Promise<EventPage>;
 
-  /** Removes objects that nothing refers to and that are older than `olderThanSeconds`. */
-  collectGarbage(options: { olderThanSeconds: number }): Promise<{ objects: number; bytes: number }>;
+  /** Removes objects that nothing refers to and that are old enough; answers what was, or with `dryRun` what would be. */
+  collectGarbage(limits: GarbageLimits): Promise<Amount>;
+  usage(): Promise<StoreUsage>;
+  /** Hashes every object, and looks for each that a job's result or a checkpoint names. */
+  checkObjects(onProgress?: (checked: Amount) => void): Promise<StoreCheck>;
 }

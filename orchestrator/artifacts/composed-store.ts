@@ -3,16 +3,21 @@
  */
 import type { Digest, Json, JobResult, JsonObject } from '../../workflows/contract.js';
 import type {
+  Amount,
   ArtifactStore,
   CheckpointManifest,
   CheckpointRef,
   CheckpointState,
   EventPage,
+  GarbageLimits,
+  StoreCheck,
+  StoreUsage,
   StoreWarning,
 } from './artifact-store.js';
 import { Checkpoints } from './checkpoints.js';
 import { CorruptArtifactError } from './errors.js';
 import { canonicalJson } from './job-key.js';
+import { Inventory } from './inventory.js';
 import { JobResults } from './job-results.js';
 import type { ObjectSpace, RecordSpace, RunSpace, StoreParts } from './store-parts.js';
 
@@ -23,6 +28,7 @@ export class ComposedArtifactStore implements ArtifactStore {
   readonly #runs: RunSpace;
   readonly #jobs: JobResults;
   readonly #checkpoints: Checkpoints;
+  readonly #inventory: Inventory;
 
   constructor({ url, objects, records, runs }: StoreParts, onWarning: (warning: StoreWarning) => void) {
     this.url = url;
@@ -31,6 +37,7 @@ export class ComposedArtifactStore implements ArtifactStore {
     this.#runs = runs;
     this.#jobs = new JobResults({ objects, records, onWarning });
     this.#checkpoints = new Checkpoints({ objects, records, onWarning });
+    this.#inventory = new Inventory({ objects, jobs: this.#jobs, checkpoints: this.#checkpoints, runs });
   }
 
   probe(): Promise<void> {
@@ -142,25 +149,17 @@ export class ComposedArtifactStore implements ArtifactStore {
     return this.#runs.readEventsAfter(runId, cursor);
   }
 
-  async collectGarbage({
-    olderThanSeconds,
-  }: {
-    olderThanSeconds: number;
-  }): Promise<{ objects: number; bytes: number }> {
-    const keep = new Set<Digest>();
-    for (const key of await this.#jobs.keys()) for (const digest of await this.#jobs.references(key)) keep.add(digest);
-    for (const key of await this.#checkpoints.jobKeys()) {
-      for (const pointer of await this.#checkpoints.list(key)) {
-        for (const digest of await this.#checkpoints.references(pointer)) keep.add(digest);
-      }
-    }
-    // A run's files (plan, result) name their inputs by digest: whatever looks like one is kept.
-    for (const run of await this.#runs.list()) {
-      for (const name of await this.#runs.files(run)) {
-        const text = (await this.#runs.readFile(run, name))?.toString('latin1') ?? '';
-        for (const [digest] of text.matchAll(/\b[0-9a-f]{64}\b/g)) keep.add(digest);
-      }
-    }
-    return this.#objects.sweep(keep, olderThanSeconds);
+  async collectGarbage(limits: GarbageLimits): Promise<Amount> {
+    const { jobResults, checkpoints, runs } = await this.#inventory.references();
+    const keep = new Set([jobResults, checkpoints, ...runs.values()].flatMap((names) => [...names.keys()]));
+    return this.#objects.sweep(keep, limits);
+  }
+
+  usage(): Promise<StoreUsage> {
+    return this.#inventory.usage();
+  }
+
+  checkObjects(onProgress: (checked: Amount) => void = () => undefined): Promise<StoreCheck> {
+    return this.#inventory.check(onProgress);
   }
 }

@@ -12,6 +12,7 @@ import type { Digest } from '../../workflows/contract.js';
 import { copyByDigest, hashChunks, isMissing, moveAside, TEMPORARY_PREFIX } from './durable-file.js';
 import { asStoreError, CorruptArtifactError } from './errors.js';
 import { isDigest } from './job-key.js';
+import type { Amount, GarbageLimits } from './artifact-store.js';
 import type { ObjectSpace } from './store-parts.js';
 
 export class ObjectFolder implements ObjectSpace {
@@ -88,21 +89,34 @@ export class ObjectFolder implements ObjectSpace {
   }
 
   /** Removes objects and stray temporary files older than the limit, except those that `keep` holds. */
-  async sweep(keep: ReadonlySet<Digest>, olderThanSeconds: number): Promise<{ objects: number; bytes: number }> {
+  async sweep(keep: ReadonlySet<Digest>, { olderThanSeconds, dryRun = false }: GarbageLimits): Promise<Amount> {
     const removed = { objects: 0, bytes: 0 };
     const limitMs = Date.now() - olderThanSeconds * 1000;
-    const names = await readdir(this.#folder).catch((error: unknown) => this.#absent(error) ?? []);
-    for (const name of names) {
+    for (const name of await this.#names()) {
       if (keep.has(name) || !(name.startsWith(TEMPORARY_PREFIX) || isDigest(name))) continue;
       const path = join(this.#folder, name);
       const found = await stat(path).catch((error: unknown) => this.#absent(error));
       if (found === null || found.mtimeMs > limitMs) continue;
-      await unlink(path).catch((error: unknown) => this.#absent(error));
-      this.#verified.delete(name);
+      if (!dryRun) {
+        await unlink(path).catch((error: unknown) => this.#absent(error));
+        this.#verified.delete(name);
+      }
       removed.objects += 1;
       removed.bytes += found.size;
     }
     return removed;
+  }
+
+  async *list(): AsyncGenerator<{ digest: Digest; bytes: number }> {
+    for (const digest of await this.#names()) {
+      if (!isDigest(digest)) continue;
+      const found = await stat(this.#pathOf(digest)).catch((error: unknown) => this.#absent(error));
+      if (found !== null) yield { digest, bytes: found.size };
+    }
+  }
+
+  #names(): Promise<string[]> {
+    return readdir(this.#folder).catch((error: unknown) => this.#absent(error) ?? []);
   }
 
   async #put(source: FileHandle | Uint8Array): Promise<Digest> {

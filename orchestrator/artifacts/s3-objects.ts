@@ -12,6 +12,7 @@ import type { Readable } from 'node:stream';
 
 import type { Digest } from '../../workflows/contract.js';
 import { hashStream } from './durable-file.js';
+import type { Amount, GarbageLimits } from './artifact-store.js';
 import { asStoreError, CorruptArtifactError, StoreUnavailableError } from './errors.js';
 import { isDigest } from './job-key.js';
 import type { LocalCopies } from './local-copies.js';
@@ -121,7 +122,14 @@ export class S3Objects implements ObjectSpace {
     return this.#copies.release(digests);
   }
 
-  async sweep(keep: ReadonlySet<Digest>, olderThanSeconds: number): Promise<{ objects: number; bytes: number }> {
+  async *list(): AsyncGenerator<{ digest: Digest; bytes: number }> {
+    for await (const { name, Size: bytes = 0 } of this.#connection.list(`${FOLDER}/`)) {
+      const digest = name.slice(FOLDER.length + 1);
+      if (isDigest(digest)) yield { digest, bytes };
+    }
+  }
+
+  async sweep(keep: ReadonlySet<Digest>, { olderThanSeconds, dryRun = false }: GarbageLimits): Promise<Amount> {
     // By this machine's clock: a limit of minutes is no limit where clocks differ by as much.
     const limitMs = Date.now() - olderThanSeconds * 1000;
     const stale: { name: string; size: number }[] = [];
@@ -130,13 +138,15 @@ export class S3Objects implements ObjectSpace {
       if (!isDigest(digest) || keep.has(digest) || (LastModified?.getTime() ?? Infinity) > limitMs) continue;
       stale.push({ name, size: Size });
     }
+    const bytes = stale.reduce((sum, { size }) => sum + size, 0);
+    if (dryRun) return { objects: stale.length, bytes };
     await inParallel(stale, {
       limit: DELETES_IN_FLIGHT,
       body: ({ name }) =>
         this.#connection.call(name, (s3, abortSignal) => s3.deleteObject(this.#connection.at(name), { abortSignal })),
     });
     const uploads = await this.#abortUploadsBefore(limitMs);
-    return { objects: stale.length + uploads, bytes: stale.reduce((sum, { size }) => sum + size, 0) };
+    return { objects: stale.length + uploads, bytes };
   }
 
   /** Uploads in parts that a killed process left; answers how many. */

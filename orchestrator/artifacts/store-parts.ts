@@ -3,7 +3,7 @@
  * the store's promises on these three; a folder (`file-store.ts`) and a bucket (`s3-store.ts`) implement them.
  */
 import type { Digest, JsonObject } from '../../workflows/contract.js';
-import type { EventPage } from './artifact-store.js';
+import type { Amount, EventPage, GarbageLimits } from './artifact-store.js';
 
 /** `objects/<sha256>`. Everything that hands bytes out throws CorruptArtifactError when they are missing or damaged. */
 export interface ObjectSpace {
@@ -20,8 +20,10 @@ export interface ObjectSpace {
   readBytes(digest: Digest): Promise<Buffer>;
   /** Writes the verified bytes to a path of the caller's own. */
   copyTo(digest: Digest, path: string): Promise<void>;
+  /** Every object, in no order. */
+  list(): AsyncIterable<{ digest: Digest; bytes: number }>;
   /** Removes objects and left-overs of broken writes older than the limit, except those that `keep` holds. */
-  sweep(keep: ReadonlySet<Digest>, olderThanSeconds: number): Promise<{ objects: number; bytes: number }>;
+  sweep(keep: ReadonlySet<Digest>, limits: GarbageLimits): Promise<Amount>;
 }
 
 /** Small files under names such as `jobs/<key>.json`, each whole or absent. */

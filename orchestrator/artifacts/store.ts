@@ -8,7 +8,16 @@ import { FileArtifactStore } from './file-store.js';
 import { parseS3Address } from './s3-address.js';
 import { S3ArtifactStore } from './s3-store.js';
 
-export type { ArtifactStore, CheckpointManifest, CheckpointRef, StoreOptions, StoreWarning } from './artifact-store.js';
+export type {
+  Amount,
+  ArtifactStore,
+  CheckpointManifest,
+  CheckpointRef,
+  StoreCheck,
+  StoreOptions,
+  StoreUsage,
+  StoreWarning,
+} from './artifact-store.js';
 export { CorruptArtifactError, NondeterminismError, StoreAddressError, StoreUnavailableError } from './errors.js';
 export { FileArtifactStore } from './file-store.js';
 export { S3ArtifactStore } from './s3-store.js';

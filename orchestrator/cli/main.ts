@@ -35,6 +35,7 @@ const MODULES: { commands: string[]; load: () => Promise<AddCommands> }[] = [
   { commands: ['export'], load: async () => (await import('./commands/export.js')).addExportCommand },
   { commands: ['report'], load: async () => (await import('./commands/report.js')).addReportCommand },
   { commands: ['verify'], load: async () => (await import('./commands/verify.js')).addVerifyCommand },
+  { commands: ['artifacts'], load: async () => (await import('./commands/artifacts.js')).addArtifactsCommand },
   { commands: ['recommend'], load: async () => (await import('./commands/recommend.js')).addRecommendCommand },
   { commands: ['doctor', 'version'], load: async () => (await import('./commands/doctor.js')).addDoctorCommand },
   { commands: ['demo'], load: async () => (await import('./commands/demo.js')).addDemoCommand },
