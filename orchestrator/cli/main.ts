@@ -38,14 +38,21 @@ const MODULES: { commands: string[]; load: () => Promise<AddCommands> }[] = [
   { commands: ['artifacts'], load: async () => (await import('./commands/artifacts.js')).addArtifactsCommand },
   { commands: ['recommend'], load: async () => (await import('./commands/recommend.js')).addRecommendCommand },
   { commands: ['doctor', 'version'], load: async () => (await import('./commands/doctor.js')).addDoctorCommand },
+  {
+    commands: ['completion'],
+    load: async () => (await import('./commands/completion.js')).addCompletionCommand,
+  },
   { commands: ['demo'], load: async () => (await import('./commands/demo.js')).addDemoCommand },
 ];
+
+/** Commands that tell of all the others. */
+const ALL_MODULES_FOR = ['help', 'completion'];
 
 /** The module whose command is the first word that is one; all of them for the help text and for misspelt commands. */
 function modulesFor(words: string[]): typeof MODULES {
   const command = words.find((word) => MODULES.some((module) => module.commands.includes(word)));
   const wanted = MODULES.filter((module) => command !== undefined && module.commands.includes(command));
-  return wanted.length === 0 || words.includes('help') ? MODULES : wanted;
+  return wanted.length === 0 || ALL_MODULES_FOR.some((word) => words.includes(word)) ? MODULES : wanted;
 }
 
 async function makeProgram(words: string[]): Promise<Command> {
