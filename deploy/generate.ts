@@ -1,5 +1,5 @@
 /**
- * Writes what is made from code and checked in: docs/metrics.md, docs/results.md and the dashboards. `npm run generate`; with --check nothing
+ * Writes what is made from code and checked in: docs/metrics.md, docs/results.md, docs/run-file.md and the dashboards. `npm run generate`; with --check nothing
  * is written, and the exit code is 1 when something is out of date.
  */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
@@ -7,6 +7,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { projectRoot } from '../orchestrator/build-info.js';
+import { runFilePage } from '../orchestrator/cli/run-file-page.js';
 import { metricsPage } from '../orchestrator/telemetry/metrics-page.js';
 import { dashboardOf } from './grafana/dashboard.js';
 import { ROOMS } from './grafana/rooms.js';
@@ -18,6 +19,7 @@ export function generatedFiles(): Map<string, string> {
   const files = new Map([
     ['docs/metrics.md', metricsPage()],
     ['docs/results.md', resultsPage(readResults())],
+    ['docs/run-file.md', runFilePage()],
   ]);
   for (const room of ROOMS) {
     const json = JSON.stringify(dashboardOf(room, titles), null, 2);
