@@ -27,6 +27,7 @@ const MODULES: { commands: string[]; load: () => Promise<AddCommands> }[] = [
     commands: ['cancel', 'pause', 'resume', 'scale', 'approve'],
     load: async () => (await import('./commands/control.js')).addControlCommands,
   },
+  { commands: ['top'], load: async () => (await import('./commands/top.js')).addTopCommand },
   { commands: ['fleet'], load: async () => (await import('./commands/fleet.js')).addFleetCommand },
   {
     commands: ['sweep', 'ablate'],

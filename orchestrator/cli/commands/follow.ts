@@ -5,19 +5,22 @@ import { RUN_WORKFLOW, type RunStatus } from '../../../workflows/contract.js';
 import { CliError, isAway } from '../cli-error.js';
 import { contextOf, untilInterrupted, withSession, withStore } from '../command-context.js';
 import { describeIncidents, describeStatus } from '../describe-status.js';
-import { RunFollower } from '../follow-run.js';
+import { type FollowOptions, RunFollower } from '../follow-run.js';
 import { type Home } from '../home.js';
 import { data, dataJson, dataJsonLine, progress, table } from '../output.js';
 import { readRunJournal } from '../run-journal.js';
 import { followRunLog, printableLogLine, readRunLog, requireRun } from '../run-log.js';
 import { queryRunStatus } from '../run-status.js';
+import { LiveView } from '../live-view.js';
 import { RunProgress } from '../run-progress.js';
+import { Screen } from '../screen.js';
 import { type TemporalSession } from '../temporal-connection.js';
 import { concludeFollow } from './run.js';
 
 const RUNS_MAX = 1_000;
+const FRAME_MS = 250;
 
-interface ListedRun {
+export interface ListedRun {
   runId: string;
   state: string;
   started: string;
@@ -53,21 +56,23 @@ export function addFollowCommands(program: Command): void {
 
   program
     .command('watch')
-    .description('follow a run to its end; Ctrl-C leaves it running')
+    .description('follow a run to its end, on a terminal as one screenful; Ctrl-C leaves it running')
     .argument('<run>', 'run id')
-    .action(async (runId: string, _flags: unknown, command: Command) => {
+    .option('--plain', 'lines as on a pipe, also on a terminal')
+    .action(async (runId: string, flags: { plain?: boolean }, command: Command) => {
       const { home, output } = contextOf(command);
       await withSession(home, async (session, processes) => {
         await queryRunStatus(session, runId);
         const { signal, release } = untilInterrupted();
-        const view = new RunProgress();
+        const live = output !== 'json' && flags.plain !== true && Screen.isThere();
+        const view = live ? onScreen(runId) : output === 'json' ? asJsonLines() : asLines();
         const follower = new RunFollower({
           session,
           controllerAddress: processes.addresses.controller,
           runId,
           signal,
-          onEvent: output === 'json' ? dataJsonLine : view.event,
-          onStatus: output === 'json' ? () => undefined : view.status,
+          onEvent: view.event,
+          onStatus: view.status,
           onContact: view.contact,
         });
         try {
@@ -75,6 +80,7 @@ export function addFollowCommands(program: Command): void {
           view.end();
           concludeFollow({ runId }, status, output);
         } finally {
+          view.end();
           follower.close();
           release();
         }
@@ -105,6 +111,54 @@ export function addFollowCommands(program: Command): void {
     });
 }
 
+interface RunView {
+  event: NonNullable<FollowOptions['onEvent']>;
+  status: NonNullable<FollowOptions['onStatus']>;
+  contact: NonNullable<FollowOptions['onContact']>;
+  /** May be called twice. */
+  end: () => void;
+}
+
+function asJsonLines(): RunView {
+  return { event: dataJsonLine, status: () => undefined, contact: () => undefined, end: () => undefined };
+}
+
+function asLines(): RunView {
+  const view = new RunProgress();
+  return {
+    event: view.event,
+    status: view.status,
+    contact: view.contact,
+    end: () => {
+      view.end();
+    },
+  };
+}
+
+function onScreen(runId: string): RunView {
+  const view = new LiveView(runId, Date.now());
+  const screen = new Screen();
+  const draw = (): void => {
+    screen.draw(view.frame(Date.now(), screen.columns));
+  };
+  const timer = setInterval(draw, FRAME_MS);
+  return {
+    event: (event) => {
+      view.event(event, Date.now());
+    },
+    status: (status) => {
+      view.status(status);
+    },
+    contact: (reachable) => {
+      view.contact(reachable);
+    },
+    end: () => {
+      clearInterval(timer);
+      draw();
+    },
+  };
+}
+
 /** From the servers; from the store when they do not answer, or know nothing of the run. */
 async function statusOf(home: Home, runId: string): Promise<RunStatus> {
   try {
@@ -119,7 +173,7 @@ async function statusOf(home: Home, runId: string): Promise<RunStatus> {
   }
 }
 
-async function listRuns(session: TemporalSession): Promise<ListedRun[]> {
+export async function listRuns(session: TemporalSession): Promise<ListedRun[]> {
   return session.call('list of runs', async () => {
     const runs: ListedRun[] = [];
     for await (const run of session.client.workflow.list({ query: `WorkflowType = '${RUN_WORKFLOW}'` })) {
