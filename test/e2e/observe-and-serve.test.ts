@@ -1,6 +1,6 @@
 /** What a run leaves to see and to use: metrics in Prometheus form, its event log, and the lists over gRPC. */
 import { spawnSync } from 'node:child_process';
-import { readFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { status as grpcStatus } from '@grpc/grpc-js';
@@ -15,7 +15,8 @@ import { parsedPage, textOfPage } from '../../orchestrator/report/test-page.js';
 import { METRICS, type MetricDeclaration } from '../../orchestrator/telemetry/registry.js';
 import type { RecommendServiceClient } from '../../proto/generated/collimate/v1/RecommendService.js';
 import type { RunResult, RunSeconds, RunStatus } from '../../workflows/contract.js';
-import { eventually } from '../support/cli.js';
+import { projectRoot } from '../../orchestrator/cli/project-paths.js';
+import { cli, eventually, temporaryHome } from '../support/cli.js';
 import { Cluster, stepOf } from '../support/cluster.js';
 import { noPrometheus, TestPrometheus } from '../support/prometheus.js';
 
@@ -121,6 +122,34 @@ describe('complaint 14: the dashboards are empty', () => {
     const events = await cluster.store.readRunEvents(result.runId);
     const types = new Set(events.map((event) => event['type']));
     for (const type of ['note', 'step', 'checkpoint', 'finished']) expect(types).toContain(type);
+  });
+
+  it('docs/first-incident.md leads to the worker, its rank and the cause in three commands, without a server', async () => {
+    const page = await readFile(join(projectRoot, 'docs', 'first-incident.md'), 'utf8');
+    const commands = [...page.matchAll(/```sh\n(.*?)\n```/gs)].map(([, command = '']) => command);
+    expect(commands).toHaveLength(3);
+    const home = temporaryHome();
+    try {
+      await writeFile(join(home.path, 'store-address'), cluster.store.url);
+      const told: string[] = [];
+      for (const command of commands) {
+        const words = command.replace('RUN', result.runId).split(' ').slice(1);
+        const { code, stdout, stderr } = await cli([...words, '--home', home.path]);
+        expect({ command, code, stderr }).toMatchObject({ code: 0 });
+        told.push(stdout);
+      }
+      const [incident] = status.incidents;
+      const [short = '', whole = '', events = ''] = told;
+      expect(short).toContain(`${incident?.id ?? '?'}: worker_lost on ${incident?.workerId ?? '?'} (rank`);
+      expect(short).toMatch(/^goodput .*recovery:worker_lost/m);
+      for (const part of ['worker_lost', incident?.workerId, `rank ${String(incident?.rank)}`]) {
+        expect(whole).toContain(part);
+      }
+      expect(whole).toContain('epoch');
+      expect(events).toMatch(/tune epoch 2 started on .* from/);
+    } finally {
+      home.remove();
+    }
   });
 
   it('leaves a report with every section, its examples, its curve and the worker that was lost', async () => {
