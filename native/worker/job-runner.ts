@@ -63,7 +63,15 @@ export interface ParkedSession {
 export type JobMeasure =
   | { type: 'step'; seconds: number; numbers: Readonly<Record<string, number>> }
   | { type: 'checkpoint'; seconds: number }
-  | { type: 'ended'; kind: string; outcome: 'finished' | 'stopped' | 'parked' | 'failed' };
+  | {
+      type: 'ended';
+      kind: string;
+      outcome: 'finished' | 'stopped' | 'parked' | 'failed';
+      /** Unix milliseconds. */
+      startedMs: number;
+      /** Why it failed; null for other ends. */
+      failure: string | null;
+    };
 
 export interface JobRunnerOptions {
   store: ArtifactStore;
@@ -86,6 +94,7 @@ export class JobRun {
   readonly #abort = new AbortController();
   /** Aborts what an attempt waits for before its gang stands, so that it can end parked. */
   readonly #leave = new AbortController();
+  readonly #startedMs = Date.now();
   readonly #scratch: string;
   /** Digests whose local paths this job holds. */
   readonly #inputs: string[];
@@ -365,7 +374,8 @@ export class JobRun {
 
   #end(event: EventBody, outcome: 'finished' | 'stopped' | 'parked' | 'failed'): void {
     this.events.append(event);
-    this.#options.onMeasure({ type: 'ended', kind: this.#kind, outcome });
+    const failure = event.failed?.message ?? null;
+    this.#options.onMeasure({ type: 'ended', kind: this.#kind, outcome, startedMs: this.#startedMs, failure });
   }
 
   /** After an abort whoever still listens has lost this worker: it is being shut down. Others have let go of the attempt. */

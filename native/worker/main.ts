@@ -26,10 +26,12 @@ import {
 } from '../../orchestrator/process-options.js';
 import { createLogger } from '../../orchestrator/telemetry/logger.js';
 import { Metrics, startMetricsServer } from '../../orchestrator/telemetry/metrics.js';
+import { createTraces } from '../../orchestrator/telemetry/traces.js';
 import { STEP_PHASES } from '../../orchestrator/telemetry/registry.js';
 import { deviceInUse, numericsClass, useDevice } from './addon.js';
 import { FleetMembership } from './fleet-member.js';
 import { JobHost } from './job-host.js';
+import { JobTraces } from './job-traces.js';
 import { meet } from './rendezvous-client.js';
 import { workerService } from './service.js';
 
@@ -78,6 +80,8 @@ runProcess(async () => {
   await rm(scratchRoot, { recursive: true, force: true });
   await mkdir(scratchRoot, { recursive: true });
 
+  const traces = createTraces({ component: 'worker', version, instance: workerId });
+  const jobTraces = new JobTraces(traces, workerId);
   let lastStepSeconds = 0;
   const host = new JobHost({
     store: openStore(options.store, {
@@ -90,7 +94,9 @@ runProcess(async () => {
     tensorHost,
     log,
     meet,
-    onJobMeasure: ({ runId: run, stage, rank: number }, measure) => {
+    onJobMeasure: (order, measure) => {
+      jobTraces.measured(order, measure);
+      const { runId: run, stage, rank: number } = order;
       const rank = String(number);
       if (measure.type === 'step') {
         lastStepSeconds = measure.seconds;
@@ -151,6 +157,7 @@ runProcess(async () => {
     joined.close();
     server.forceShutdown();
     await metricsServer.close();
+    await traces.close();
   }, graceMs + SHUTDOWN_GRACE_MS);
   announceReady({ address, metrics: metricsAddress });
 });

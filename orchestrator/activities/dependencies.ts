@@ -4,6 +4,7 @@ import type { FleetRegistry } from '../fleet/registry.js';
 import type { RunEvents } from '../fleet/run-events.js';
 import type { WorkerClients } from '../fleet/worker-clients.js';
 import type { Metrics } from '../telemetry/metrics.js';
+import type { Traces } from '../telemetry/traces.js';
 
 export interface ActivityDependencies {
   store: ArtifactStore;
@@ -11,6 +12,7 @@ export interface ActivityDependencies {
   workers: WorkerClients;
   events: RunEvents;
   metrics: Metrics;
+  traces: Traces;
   /** host:port at which workers reach this controller's Rendezvous service. */
   rendezvousAddress: () => string;
   servingDir: string;

@@ -12,6 +12,7 @@ import { canonicalJson } from '../artifacts/job-key.js';
 import { GangLeases, ReserveRefusedError, TooFewWorkersError } from '../fleet/gang-leases.js';
 import type { GangWatch } from '../fleet/gang-watch.js';
 import type { ActivityDependencies } from './dependencies.js';
+import { AttemptTraces } from './attempt-traces.js';
 import { classified, classifyingStoreErrors } from './failures.js';
 import { cancellationSignal } from './heartbeat.js';
 
@@ -26,8 +27,9 @@ type GangActivities = Pick<
 >;
 
 export function gangActivities(dependencies: ActivityDependencies): GangActivities {
-  const { store, fleet, workers, events, metrics, rendezvousAddress } = dependencies;
+  const { store, fleet, workers, events, metrics, traces, rendezvousAddress } = dependencies;
   const leases = new GangLeases(fleet, workers);
+  const attempts = new AttemptTraces(traces);
 
   /** Moves the run's seconds in the metrics while an activity waits: now, since waits may be short, and every second. */
   function tellSeconds(runId: string, timeline: Timed['timeline']): NodeJS.Timeout | undefined {
@@ -82,6 +84,7 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
       workers.endWatch({ jobId: request.jobId, epoch: request.epoch - 1 });
       try {
         const acquired = await leases.acquire(request, cancellationSignal());
+        attempts.acquired(request, startedMs);
         const labels = { run: request.runId, stage: request.stage };
         if (!isVerifyJob(request.jobId)) {
           metrics.observe('collimate_queue_wait_duration_seconds', labels, (Date.now() - startedMs) / 1000);
@@ -125,12 +128,15 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
             dryRun: rerun !== undefined,
             checkpointsKept,
           };
+          const calledMs = Date.now();
           await workers.start(member, order).catch((error: unknown) => {
             const { workerId } = member;
             throw classified('worker_lost', `starting ${attempt.jobId} on ${workerId}: ${messageOf(error)}`, workerId);
           });
+          attempts.called(attempt, { rank, workerId: member.workerId, startMs: calledMs });
         }),
       );
+      attempts.started(attempt, startedMs);
       const resumedFromStep = survived ? Math.max(...warmSteps) : (checkpoint?.step ?? 0);
       if (rerun !== undefined) return { resumedFromStep };
       metrics.observe(
@@ -164,7 +170,9 @@ export function gangActivities(dependencies: ActivityDependencies): GangActiviti
       if (replaceStragglers) waits.push(straggler(watch, request, signal));
       waits.push(watch.next({ afterStep, untilFirstStep }, signal));
       try {
-        return await Promise.race(waits);
+        const event = await Promise.race(waits);
+        attempts.heard(attempt, event);
+        return event;
       } finally {
         clearInterval(telling);
         over.abort();

@@ -12,6 +12,7 @@ import { RunMetrics } from '../fleet/run-metrics.js';
 import { WorkerClients } from '../fleet/worker-clients.js';
 import { createLogger } from '../telemetry/logger.js';
 import { Metrics } from '../telemetry/metrics.js';
+import { createTraces } from '../telemetry/traces.js';
 import { runActivities } from './run.js';
 
 describe('the journal of a run', () => {
@@ -34,6 +35,7 @@ describe('the journal of a run', () => {
       workers: new WorkerClients(),
       events,
       metrics,
+      traces: createTraces({ component: 'test', version: '0', instance: 't' }, {}),
       rendezvousAddress: () => '',
       servingDir: join(folder, 'serving'),
     });

@@ -12,6 +12,7 @@ import type { ActivityDependencies } from './dependencies.js';
 import { classified, classifyingStoreErrors } from './failures.js';
 import { cancellationSignal } from './heartbeat.js';
 import { FAILURE_NOTE } from './run-notes.js';
+import { RunTraces } from './run-traces.js';
 
 const STORE_POLL_MS = 1_000;
 const SECONDS_FILE = 'seconds.json';
@@ -28,7 +29,8 @@ type RunActivities = Pick<
   | 'writeReport'
 >;
 
-export function runActivities({ store, events, servingDir }: ActivityDependencies): RunActivities {
+export function runActivities({ store, events, traces, servingDir }: ActivityDependencies): RunActivities {
+  const runTraces = new RunTraces(traces);
   return {
     async awaitStore() {
       const signal = cancellationSignal();
@@ -78,6 +80,7 @@ export function runActivities({ store, events, servingDir }: ActivityDependencie
     recordRunState(runId, stage, state, failure = null) {
       if (failure !== null) events.note({ runId, stage: '' }, `${FAILURE_NOTE}${failure}`);
       events.runState(runId, stage, state);
+      runTraces.state({ runId, stage, state, failure });
       return Promise.resolve();
     },
 

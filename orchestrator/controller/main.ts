@@ -27,6 +27,7 @@ import { createLogger, type Logger } from '../telemetry/logger.js';
 import { Metrics, startMetricsServer } from '../telemetry/metrics.js';
 import { watchStoreSpace } from '../telemetry/store-space.js';
 import { takeIn } from '../telemetry/temporal-metrics.js';
+import { createTraces } from '../telemetry/traces.js';
 import { fleetService } from './fleet-service.js';
 import { onHeldUp } from './held-up.js';
 import { rendezvousService } from './rendezvous-service.js';
@@ -61,6 +62,11 @@ runProcess(async () => {
       metrics.inc('collimate_store_damage_total', { subject: subject.split(' ')[0] ?? 'object' });
     },
   });
+  const traces = createTraces({
+    component: 'controller',
+    version: readBuildInfo().version,
+    instance: String(process.pid),
+  });
   const fleet = new FleetRegistry();
   exportFleet(fleet, metrics);
   const events = new RunEvents({ store, metrics: new RunMetrics(metrics), log });
@@ -94,6 +100,7 @@ runProcess(async () => {
       workers,
       events,
       metrics,
+      traces,
       rendezvousAddress: () => address,
       servingDir: options.serving,
     }),
@@ -122,6 +129,7 @@ runProcess(async () => {
     server.forceShutdown();
     endSpaceWatch();
     await metricsServer.close();
+    await traces.close();
   }, SHUTDOWN_GRACE_MS);
   announceReady({ address, metrics: `${metricsListen.host}:${String(metricsServer.port)}` });
   await running;

@@ -4,7 +4,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { status as grpcStatus } from '@grpc/grpc-js';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 
 import { panelQueries, variableQueries } from '../../deploy/grafana/queries.js';
 import { ROOMS } from '../../deploy/grafana/rooms.js';
@@ -12,12 +12,14 @@ import { choosePort, HOST } from '../../orchestrator/cli/ports.js';
 import { loadService, makeClient, unary } from '../../orchestrator/fleet/channel.js';
 import { REPORT_FILE, SECTIONS } from '../../orchestrator/report/run-report.js';
 import { parsedPage, textOfPage } from '../../orchestrator/report/test-page.js';
+import { traceIdOf } from '../../orchestrator/telemetry/traces.js';
 import { METRICS, type MetricDeclaration } from '../../orchestrator/telemetry/registry.js';
 import type { RecommendServiceClient } from '../../proto/generated/collimate/v1/RecommendService.js';
 import type { RunResult, RunSeconds, RunStatus } from '../../workflows/contract.js';
 import { projectRoot } from '../../orchestrator/cli/project-paths.js';
 import { cli, eventually, temporaryHome } from '../support/cli.js';
 import { Cluster, stepOf } from '../support/cluster.js';
+import { OtlpReceiver } from '../support/otlp-receiver.js';
 import { noPrometheus, TestPrometheus } from '../support/prometheus.js';
 
 /** `collimate_run_purpose_seconds` of the run, by purpose. */
@@ -34,6 +36,7 @@ describe('complaint 14: the dashboards are empty', () => {
   let metricsText = '';
   let status: RunStatus;
   let prometheus: TestPrometheus | null = null;
+  let otlp: OtlpReceiver;
   let serveMetrics = '';
   /** Work so far by the metrics, twice while one stage was under way. */
   const workSeconds: number[] = [];
@@ -41,6 +44,8 @@ describe('complaint 14: the dashboards are empty', () => {
   const scrape = async (): Promise<string> => (await fetch(`http://${cluster.controllerMetrics}/metrics`)).text();
 
   beforeAll(async () => {
+    otlp = await OtlpReceiver.start();
+    vi.stubEnv('OTEL_EXPORTER_OTLP_ENDPOINT', otlp.endpoint);
     cluster = await Cluster.start([{ id: 'w-0' }, { id: 'w-1' }]);
     serveMetrics = `${HOST}:${String(await choosePort(0, 'serve'))}`;
     if (noPrometheus() === null) {
@@ -77,6 +82,8 @@ describe('complaint 14: the dashboards are empty', () => {
   afterAll(async () => {
     await prometheus?.child.kill();
     await cluster.close();
+    await otlp.close();
+    vi.unstubAllEnvs();
   });
 
   it.each([
@@ -108,6 +115,34 @@ describe('complaint 14: the dashboards are empty', () => {
     expect(first).toBeGreaterThan(0);
     expect(second).toBeGreaterThan(first);
     expect(secondsIn(metricsText, result.runId)).toEqual(status.seconds);
+  });
+
+  it('is one trace from the run down to the job on each rank, across a killed worker', async () => {
+    const named = (name: string) =>
+      otlp.spans.find((span) => span.name === name && span.traceId === traceIdOf(result.runId));
+    // Spans are sent every second.
+    await eventually('the span of the run', () => named(`run ${result.runId}`) ?? null);
+    const spans = otlp.spans.filter(({ traceId }) => traceId === traceIdOf(result.runId));
+    const byId = new Map(spans.map((span) => [span.spanId, span]));
+    const roots = spans.filter(({ parentSpanId }) => parentSpanId === null);
+    expect(roots.map(({ name }) => name)).toEqual([`run ${result.runId}`]);
+    const pathOf = (name: string, chosen: (attributes: Record<string, string | number>) => boolean): string[] => {
+      let span = spans.find((one) => one.name === name && chosen(one.attributes));
+      const path: string[] = [];
+      for (; span !== undefined; span = byId.get(span.parentSpanId ?? '')) path.push(span.name);
+      return path;
+    };
+    const call = 'collimate.v1.WorkerService/StartJob';
+    const up = [call, 'tune', 'align_tasks', `run ${result.runId}`];
+    // The survivor left the first attempt; both finished the last one.
+    expect(pathOf('tune, rank 1', (of) => of['collimate.outcome'] === 'parked')).toEqual(['tune, rank 1', ...up]);
+    expect(pathOf('tune, rank 0', (of) => of['collimate.outcome'] === 'finished')).toEqual(['tune, rank 0', ...up]);
+    expect(spans.filter(({ name, failed }) => name === 'tune' && failed)).toHaveLength(1);
+    const pids = new Set(
+      spans.filter(({ name }) => name.startsWith('tune, rank')).map((span) => span.attributes['process.pid']),
+    );
+    expect(pids.size).toBeGreaterThan(1);
+    for (const { startMs, endMs } of spans) expect(endMs).toBeGreaterThanOrEqual(startMs);
   });
 
   it('every line of a job in the log of a worker says of which run', async () => {
