@@ -268,20 +268,21 @@ export class Cluster {
 
   /** Job ids that hold a worker's lease now, as the fleet sees it. */
   async leases(): Promise<string[]> {
-    return (await this.#fleet()).flatMap((worker) => (worker.lease === null ? [] : [worker.lease.jobId]));
+    return (await this.fleet()).flatMap((worker) => (worker.lease === null ? [] : [worker.lease.jobId]));
   }
 
   /** Ids of the workers that belong to the fleet now. */
   async members(): Promise<string[]> {
-    return (await this.#fleet()).map(({ hello }) => hello?.workerId ?? '');
+    return (await this.fleet()).map(({ hello }) => hello?.workerId ?? '');
   }
 
   /** Ids of the workers that hold a lease now. */
   async busyWorkers(): Promise<string[]> {
-    return (await this.#fleet()).flatMap(({ hello, lease }) => (lease === null ? [] : [hello?.workerId ?? '']));
+    return (await this.fleet()).flatMap(({ hello, lease }) => (lease === null ? [] : [hello?.workerId ?? '']));
   }
 
-  async #fleet(): Promise<WorkerInfo__Output[]> {
+  /** What the controller lists. */
+  async fleet(): Promise<WorkerInfo__Output[]> {
     const client = makeClient<FleetServiceClient>(loadService('FleetService'), this.controllerAddress);
     try {
       return (await unary(client, 'listWorkers', {}, { deadlineMs: 5_000 })).workers;
