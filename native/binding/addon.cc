@@ -33,7 +33,8 @@ Napi::Value use_device_of(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// Of the device in use: {name, architecture, freeBytes, totalBytes}; null on the processor.
+// Of the device in use: {name, architecture, freeBytes, totalBytes, utilisation: number or null}; null on the
+// processor.
 Napi::Value device_in_use(const Napi::CallbackInfo& info) {
   const Accelerator* device = accelerator();
   if (device == nullptr) return info.Env().Null();
@@ -43,6 +44,8 @@ Napi::Value device_in_use(const Napi::CallbackInfo& info) {
   object.Set("architecture", Napi::String::New(info.Env(), device->architecture()));
   object.Set("freeBytes", Napi::Number::New(info.Env(), static_cast<double>(memory.free_bytes)));
   object.Set("totalBytes", Napi::Number::New(info.Env(), static_cast<double>(memory.total_bytes)));
+  const std::optional<double> utilisation = device->utilisation();
+  object.Set("utilisation", utilisation ? Napi::Number::New(info.Env(), *utilisation) : info.Env().Null());
   return object;
 }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "core/clusterer.h"
@@ -24,6 +25,8 @@ class Accelerator {
   virtual std::string name() const = 0;          // NVIDIA H100 …
   virtual std::string architecture() const = 0;  // sm_90
   virtual AcceleratorMemory memory() const = 0;
+  // Share of the last moments in which it computed, 0 to 1; nothing where the driver does not tell.
+  virtual std::optional<double> utilisation() const = 0;
   // Hash of what its kernels make of fixed inputs: a part of the numerics class.
   virtual std::string probe() = 0;
   // Null where it cannot do it with these levels. Beams wider than one run on `pool`.

@@ -11,6 +11,7 @@
 #include "cuda/dccf.h"
 #include "cuda/gemm.h"
 #include "cuda/nearest_codes.h"
+#include "cuda/nvml.h"
 #include "cuda/ops.h"
 
 namespace collimate::cuda {
@@ -50,6 +51,7 @@ class CudaAccelerator final : public Accelerator {
     const DeviceMemory memory = device_.memory();
     return {static_cast<int64_t>(memory.free_bytes), static_cast<int64_t>(memory.total_bytes)};
   }
+  std::optional<double> utilisation() const override { return device_utilisation(device_.pci_bus_id()); }
   std::string probe() override;
   std::unique_ptr<Clusterer> cluster(Pool& pool, const RowSource& rows, int64_t levels) override {
     if (levels > kDeviceLevelsMax) return nullptr;

@@ -45,6 +45,9 @@ Device::Device(int index) : index_(index) {
   name_ = properties.name;
   architecture_ = "sm_" + std::to_string(10 * properties.major + properties.minor);
   multiprocessors_ = properties.multiProcessorCount;
+  char bus_id[32];
+  check(cudaDeviceGetPCIBusId(bus_id, sizeof bus_id, index), "reading the device's bus id");
+  pci_bus_id_ = bus_id;
   cudaStream_t stream;
   check(cudaStreamCreate(&stream), "making a stream");
   stream_ = stream;

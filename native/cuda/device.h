@@ -32,6 +32,8 @@ class Device {
   Device& operator=(const Device&) = delete;
 
   const std::string& name() const { return name_; }
+  // 0000:01:00.0
+  const std::string& pci_bus_id() const { return pci_bus_id_; }
   int multiprocessors() const { return multiprocessors_; }
   // `sm_90` for compute capability 9.0: results belong to this class.
   const std::string& architecture() const { return architecture_; }
@@ -59,7 +61,7 @@ class Device {
 
   int index_;
   void* stream_ = nullptr;
-  std::string name_, architecture_;
+  std::string name_, pci_bus_id_, architecture_;
   int multiprocessors_ = 0;
   void* scratch_ = nullptr;
   size_t scratch_size_ = 0;

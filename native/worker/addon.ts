@@ -218,6 +218,8 @@ export interface DeviceInUse {
   architecture: string;
   freeBytes: number;
   totalBytes: number;
+  /** Share of the last moments in which it computed; null where the driver does not tell. */
+  utilisation: number | null;
 }
 
 /** Chooses `cpu` or `cuda:N` for the whole process; before any other call. Throws where there is no such device. */

@@ -40,6 +40,7 @@ const SHUTDOWN_GRACE_MS = 3_000;
 const LAST_EVENTS_MS = 1_000;
 const PHASES = 'collimate_worker_phase_seconds_total';
 const RUN_SERIES_GRACE_MS = 1_800_000;
+const DEVICE_LOOK_MS = 2_000;
 
 runProcess(async () => {
   const options = parseOptions(
@@ -124,6 +125,7 @@ runProcess(async () => {
   useDevice(options.device);
   const device = deviceInUse();
   if (device !== null) log.info({ device }, `computes on ${options.device}, ${device.name}`);
+  const endDeviceWatch = device === null ? () => undefined : watchDevice(metrics);
   const workerClass = numericsClass();
   const server = makeServer();
   server.addService(
@@ -156,11 +158,29 @@ runProcess(async () => {
     await Promise.race([shutDown(server), sleep(LAST_EVENTS_MS, undefined, { ref: false })]);
     joined.close();
     server.forceShutdown();
+    endDeviceWatch();
     await metricsServer.close();
     await traces.close();
   }, graceMs + SHUTDOWN_GRACE_MS);
   announceReady({ address, metrics: metricsAddress });
 });
+
+/** Keeps the metrics of the device in use current, until the returned function is called. */
+function watchDevice(metrics: Metrics): () => void {
+  const look = (): void => {
+    const device = deviceInUse();
+    if (device === null) return;
+    metrics.set('collimate_worker_device_size_bytes', {}, device.totalBytes);
+    metrics.set('collimate_worker_device_used_bytes', {}, device.totalBytes - device.freeBytes);
+    if (device.utilisation !== null) metrics.set('collimate_worker_device_utilization_ratio', {}, device.utilisation);
+  };
+  look();
+  const timer = setInterval(look, DEVICE_LOOK_MS);
+  timer.unref();
+  return () => {
+    clearInterval(timer);
+  };
+}
 
 /** Resolves once no call is open any more. */
 async function shutDown(server: Server): Promise<void> {

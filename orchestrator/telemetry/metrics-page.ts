@@ -23,7 +23,7 @@ Made by \`npm run generate\` from \`orchestrator/telemetry/registry.ts\`; a test
 alerts use to that file.
 
 Labels are bounded: never a step, a user or an item. Series of a run (label \`run\`) go five minutes after it has ended, on workers half an hour after its last
-job, and everywhere once nothing has been heard of it for fifty minutes. Metrics marked † have no series before something has gone wrong.
+job, and everywhere once nothing has been heard of it for fifty minutes. Metrics marked † have no series before something has gone wrong, or without a device.
 `;
 
 export function metricsPage(): string {

@@ -36,6 +36,33 @@ export const hardware: Room = {
       next: 'collimate-stage',
     },
     {
+      title: 'Memory of a device in use',
+      description: 'Share of the memory of the device that a worker computes on. 0 where all compute on processors.',
+      kind: 'timeseries',
+      unit: 'percentunit',
+      queries: [
+        {
+          expr: 'max by (worker) (collimate_worker_device_used_bytes{worker=~"$worker"} / collimate_worker_device_size_bytes{worker=~"$worker"}) or vector(0)',
+          legend: '{{worker}}',
+        },
+      ],
+      next: 'collimate-stage',
+    },
+    {
+      title: 'Utilisation of a device',
+      description:
+        'Share of the time in which a kernel ran. Low while its worker trains: it waits for data, for others or for the host. 0 where all compute on processors.',
+      kind: 'timeseries',
+      unit: 'percentunit',
+      queries: [
+        {
+          expr: 'max by (worker) (collimate_worker_device_utilization_ratio{worker=~"$worker"}) or vector(0)',
+          legend: '{{worker}}',
+        },
+      ],
+      next: 'collimate-stage',
+    },
+    {
       title: 'Busy',
       description: 'Whether a worker holds a job.',
       kind: 'grid',

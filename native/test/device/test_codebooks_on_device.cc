@@ -83,6 +83,8 @@ TEST_CASE("devices: a process computes on the one it names, and its class says s
   const OnDevice device;
   REQUIRE(accelerator() != nullptr);
   CHECK(accelerator()->memory().total_bytes > 0);
+  const std::optional<double> utilisation = accelerator()->utilisation();
+  CHECK((!utilisation || (*utilisation >= 0.0 && *utilisation <= 1.0)));
   CHECK(accelerator()->probe() == accelerator()->probe());
   CHECK(numerics_class().rfind("cuda-" + accelerator()->architecture() + "-", 0) == 0);
 }
