@@ -68,6 +68,7 @@ export type FailureCause =
   | 'straggler'
   | 'peer_lost'
   | 'out_of_memory'
+  | 'device_lost'
   | 'nan_loss'
   | 'bad_input'
   | 'corrupt_artifact'

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 
 import type { GangFailure } from './activity-contract.js';
 import type { FailureCause } from './contract.js';
-import { decide, FRESH } from './failure-policy.js';
+import { decide, FRESH, isWorkersFault } from './failure-policy.js';
 
 function failure(cause: FailureCause, step = 0): GangFailure {
   return {
@@ -59,6 +59,13 @@ describe('failure policy', () => {
     // The replay begins at a checkpoint and stands at step 40 again.
     const second = decide(first.state, failure('nan_loss', 40));
     expect(second.decision).toMatchObject({ action: 'give_up', words: expect.stringContaining('step 41') as string });
+  });
+
+  it('goes on without the worker whose device is lost, as without one that is lost itself', () => {
+    expect(isWorkersFault('device_lost')).toBe(true);
+    expect(retriesOf('device_lost', () => 0)).toBe(retriesOf('worker_lost', () => 0));
+    const { decision } = decide(FRESH, failure('device_lost', 9));
+    expect(decision).toMatchObject({ action: 'retry', words: 'its worker ends, to be started again' });
   });
 
   it('saves memory step by step', () => {

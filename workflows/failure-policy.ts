@@ -19,6 +19,7 @@ export const BUDGETS: Record<FailureCause, number> = {
   straggler: 2,
   peer_lost: 8,
   out_of_memory: 2,
+  device_lost: 8,
   nan_loss: 2,
   bad_input: 0,
   // Within a stage the same object is missing again; the run makes it again (workflows/run.ts).
@@ -66,6 +67,7 @@ export function decide(before: RetryState, failure: GangFailure): { state: Retry
 
 const WORDS: Partial<Record<FailureCause, string>> = {
   straggler: 'replaced by a free worker',
+  device_lost: 'its worker ends, to be started again',
   out_of_memory: 'activations are recomputed, then one lane at a time',
   nan_loss: 'replayed once from the checkpoint',
   store_unavailable: 'waited until the store took writes again',
@@ -73,5 +75,5 @@ const WORDS: Partial<Record<FailureCause, string>> = {
 
 /** Whether the failed worker is better left alone while another will do. */
 export function isWorkersFault(cause: FailureCause): boolean {
-  return ['worker_lost', 'worker_hung', 'preempted', 'straggler', 'internal'].includes(cause);
+  return ['worker_lost', 'worker_hung', 'device_lost', 'preempted', 'straggler', 'internal'].includes(cause);
 }

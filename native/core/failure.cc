@@ -9,6 +9,8 @@ const char* failure_cause_name(FailureCause cause) {
       return "peer_lost";
     case FailureCause::out_of_memory:
       return "out_of_memory";
+    case FailureCause::device_lost:
+      return "device_lost";
     case FailureCause::nan_loss:
       return "nan_loss";
     case FailureCause::bad_input:

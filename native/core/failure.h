@@ -12,6 +12,7 @@ namespace collimate {
 enum class FailureCause {
   peer_lost,
   out_of_memory,
+  device_lost,
   nan_loss,
   bad_input,
   corrupt_artifact,

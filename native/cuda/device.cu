@@ -14,6 +14,29 @@ void check(cudaError_t error, const char* what) {
   if (error != cudaSuccess) fail_cuda(static_cast<int>(error), what);
 }
 
+// Errors that stay with the process's context: whatever it asks of the device next fails too.
+bool is_lost(cudaError_t error) {
+  switch (error) {
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchFailure:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorECCUncorrectable:
+    case cudaErrorNvlinkUncorrectable:
+    case cudaErrorHardwareStackError:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorAssert:
+    case cudaErrorExternalDevice:
+    case cudaErrorDevicesUnavailable:
+    case cudaErrorUnknown:
+      return true;
+    default:
+      return false;
+  }
+}
+
 }  // namespace
 
 void fail_cuda(int code, const char* what) {
@@ -27,6 +50,10 @@ void fail_cuda(int code, const char* what) {
     fail_bad_input(message + "; name a device of those that nvidia-smi lists, counted from 0");
   if (error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver)
     fail_bad_input(message + "; this machine has no CUDA device or too old a driver: use cpu, or install the driver");
+  if (is_lost(error))
+    throw JobFailure(
+        FailureCause::device_lost,
+        message + "; the worker ends, to be started again. Look for an Xid in the kernel log of its machine");
   throw JobFailure(FailureCause::internal,
                    message + "; if it comes again on this machine, look for an Xid in its kernel log");
 }

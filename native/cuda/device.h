@@ -3,10 +3,9 @@
 //
 // 1. Everything on a device runs in the order in which it was called; nothing waits but download() and synchronize().
 // 2. Scratch memory belongs to the op that asks for it until the next op asks: order on the stream makes that safe.
-// 3. An error is a JobFailure: out of memory as `out_of_memory`, an index without a device as `bad_input`, anything
-// else as
-//    `internal` with the runtime's name for it. Debug builds wait after each kernel, so that the error names its
-//    kernel.
+// 3. An error is a JobFailure: out of memory as `out_of_memory`, an index without a device as `bad_input`, what
+//    leaves the context unusable (a bad address, ECC, an Xid) as `device_lost`, anything else as `internal` with the
+//    runtime's name for it. Debug builds wait after each kernel, so that the error names its kernel.
 #pragma once
 
 #include <cstddef>

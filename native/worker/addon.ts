@@ -13,6 +13,7 @@ import { fileURLToPath } from 'node:url';
 export type NativeFailureCode =
   | 'peer_lost'
   | 'out_of_memory'
+  | 'device_lost'
   | 'nan_loss'
   | 'bad_input'
   | 'corrupt_artifact'

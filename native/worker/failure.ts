@@ -37,6 +37,7 @@ function causeOf(error: unknown): FailureCause {
 const NATIVE_CAUSES = new Set([
   'peer_lost',
   'out_of_memory',
+  'device_lost',
   'nan_loss',
   'bad_input',
   'corrupt_artifact',

@@ -70,7 +70,7 @@ export type JobMeasure =
       /** Unix milliseconds. */
       startedMs: number;
       /** Why it failed; null for other ends. */
-      failure: string | null;
+      failure: Partial<Failure> | null;
     };
 
 export interface JobRunnerOptions {
@@ -374,7 +374,7 @@ export class JobRun {
 
   #end(event: EventBody, outcome: 'finished' | 'stopped' | 'parked' | 'failed'): void {
     this.events.append(event);
-    const failure = event.failed?.message ?? null;
+    const failure = event.failed ?? null;
     this.#options.onMeasure({ type: 'ended', kind: this.#kind, outcome, startedMs: this.#startedMs, failure });
   }
 

@@ -39,7 +39,7 @@ export class JobTraces {
         },
         ...{ 'collimate.rank': rank, 'collimate.world': world, 'collimate.outcome': outcome },
       },
-      ...(failure === null ? {} : { failure }),
+      ...(failure === null ? {} : { failure: failure.message ?? 'failed' }),
     });
   }
 }

@@ -112,6 +112,10 @@ runProcess(async () => {
         metrics.inc(PHASES, { run, stage, rank, phase: 'checkpoint' }, measure.seconds);
       } else {
         metrics.inc('collimate_worker_jobs_total', { kind: measure.kind, outcome: measure.outcome });
+        if (measure.failure?.cause === 'FAILURE_CAUSE_DEVICE_LOST') {
+          log.error({ run, stage }, 'the device is lost to this process; it ends, to be started again');
+          process.kill(process.pid, 'SIGTERM');
+        }
         // A worker is not told of a run's end; half an hour without a job of it is one.
         metrics.removeRun(run, { graceMs: RUN_SERIES_GRACE_MS });
       }

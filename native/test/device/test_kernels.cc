@@ -8,6 +8,9 @@
 #include "cuda/device.h"
 
 namespace collimate {
+namespace cuda {
+[[noreturn]] void fail_cuda(int code, const char* what);  // cuda/launch.h, which only a CUDA compiler reads
+}
 
 TEST_CASE("device: every op of the interface has a kernel") {
   for (const cases::Case& one : cases::all_cases())
@@ -24,6 +27,21 @@ TEST_CASE("device: copies arrive, and scratch memory grows") {
   float* first = device.scratch<float>(16);
   CHECK(device.scratch<float>(8) == first);
   CHECK(device.scratch<double>(1 << 16) != nullptr);
+}
+
+TEST_CASE("device: an error of the runtime is the failure that it means to a run") {
+  const auto cause_of = [](int code) {
+    try {
+      cuda::fail_cuda(code, "a call");
+    } catch (const JobFailure& failure) {
+      CHECK(std::string(failure.what()).rfind("a call: ", 0) == 0);
+      return failure.cause();
+    }
+  };
+  CHECK(cause_of(2) == FailureCause::out_of_memory);
+  CHECK(cause_of(101) == FailureCause::bad_input);
+  for (const int sticky : {214, 700, 719, 999}) CHECK(cause_of(sticky) == FailureCause::device_lost);
+  CHECK(cause_of(1) == FailureCause::internal);  // an argument that no call should have
 }
 
 TEST_CASE("device: an index without a device is bad input, and says which devices there are") {
