@@ -11,6 +11,7 @@ import { CliError, messageOf } from '../cli-error.js';
 import { contextOf } from '../command-context.js';
 import { FleetClient } from '../fleet-client.js';
 import { type Home, readProcessTable } from '../home.js';
+import { type Check, deviceCheck, prometheusCheck, roomCheck, runningPrometheusCheck } from '../machine-checks.js';
 import { data, dataJson, green, red, yellow } from '../output.js';
 import { isAlive } from '../process-control.js';
 import { ENTRY_POINTS, projectRoot, projectVersion } from '../project-paths.js';
@@ -18,25 +19,20 @@ import { NAMESPACE } from '../supervisor-config.js';
 import { findTemporal, onPath } from '../temporal-binary.js';
 import { connectTemporal } from '../temporal-connection.js';
 
-interface Check {
-  name: string;
-  /** `missing` makes the command fail; `absent` is optional. */
-  state: 'ok' | 'absent' | 'missing';
-  detail: string;
-}
-
 export function addDoctorCommand(program: Command): void {
   program
     .command('doctor')
     .description('list what was found of everything that is needed, and what runs')
     .action(async (_flags: unknown, command: Command) => {
       const { home, output } = contextOf(command);
-      const checks = [...toolChecks(), await storeCheck(home), ...(await homeChecks(home))];
+      const checks = [...toolChecks(), roomCheck(home.root), await storeCheck(home), ...(await homeChecks(home))];
       if (output === 'json') dataJson(checks);
       else checks.forEach((check) => data(describe(check)));
       const missing = checks.filter((check) => check.state === 'missing');
       if (missing.length > 0) {
-        const remedy = missing.some(({ name }) => name !== 'artifact store') ? '; "npm run setup" gets programs' : '';
+        const remedy = missing.some(({ name }) => !['artifact store', 'room'].includes(name))
+          ? '; "npm run setup" gets programs'
+          : '';
         throw new CliError('badInput', `missing: ${missing.map((check) => check.name).join(', ')}${remedy}`);
       }
     });
@@ -87,6 +83,8 @@ function toolChecks(): Check[] {
     program('cmake', ['cmake']),
     program('ninja', ['ninja']),
     program('CUDA compiler', ['nvcc']),
+    deviceCheck(),
+    prometheusCheck(),
     program('promtool', ['promtool']),
   ];
 }
@@ -153,6 +151,7 @@ async function homeChecks(home: Home): Promise<Check[]> {
   } catch (error) {
     checks.push({ name: 'Temporal', state: 'missing', detail: messageOf(error) });
   }
+  if (addresses.prometheus !== null) checks.push(await runningPrometheusCheck(addresses.prometheus));
   const fleet = new FleetClient(addresses.controller);
   try {
     const { workers } = await fleet.listWorkers();
