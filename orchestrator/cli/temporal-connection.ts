@@ -5,7 +5,14 @@
  * 2. A server that does not answer is `unreachable`; a workflow that nobody knows is `notFound`; a query that the
  *    controller does not answer in time is `timeout`.
  */
-import { Client, Connection, isGrpcServiceError, ServiceError, WorkflowNotFoundError } from '@temporalio/client';
+import {
+  Client,
+  Connection,
+  isGrpcServiceError,
+  NamespaceNotFoundError,
+  ServiceError,
+  WorkflowNotFoundError,
+} from '@temporalio/client';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { CliError, messageOf } from './cli-error.js';
@@ -57,6 +64,11 @@ function grpcCodeOf(error: unknown): number | null {
 /** Turns an error of a Temporal call into one for the user; others pass unchanged. */
 export function explain(error: unknown, what: string, address: string): unknown {
   const code = grpcCodeOf(error);
+  // A server that is held up, or has only just started, may not know its namespace for a moment; its code is that of a missing run.
+  if (error instanceof NamespaceNotFoundError) {
+    const message = `${what}: the Temporal server at ${address} does not know its namespace; it may be starting, try again`;
+    return new CliError('unreachable', message, { cause: error });
+  }
   if (error instanceof WorkflowNotFoundError || code === GRPC_NOT_FOUND) {
     return new CliError('notFound', `${what}: there is no such run, or it has ended; "collimate ls" shows the runs`, {
       cause: error,
