@@ -3,17 +3,16 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <utility>
 
 #include "core/failure.h"
-#include "core/math.h"
 #include "core/ops.h"
 #include "core/residual_quantizer.h"
 
 namespace collimate::alignment {
 namespace {
 
-constexpr double kBeta1 = 0.9, kBeta2 = 0.999;
-constexpr float kEpsilon = 1e-8f, kMapDecay = 0.01f;
+constexpr float kMapDecay = 0.01f;
 
 }  // namespace
 
@@ -28,11 +27,9 @@ Trainer::Trainer(Pool& pool, const Shape& shape, const Data& data, const Trainer
               .seed = options.seed}) {}
 
 void Trainer::start(std::span<const float> centroids, std::span<const float> map) {
-  state_ = {};
-  state_.parameters.assign(centroids.begin(), centroids.end());
-  state_.parameters.insert(state_.parameters.end(), map.begin(), map.end());
-  state_.first_moment.assign(state_.parameters.size(), 0.0f);
-  state_.second_moment.assign(state_.parameters.size(), 0.0f);
+  std::vector<float> parameters(centroids.begin(), centroids.end());
+  parameters.insert(parameters.end(), map.begin(), map.end());
+  state_ = CurveState::starting_with(std::move(parameters));
 }
 
 Loss Trainer::run_step() {
@@ -54,30 +51,14 @@ Loss Trainer::run_step() {
                      "align_codes: the loss of step " + std::to_string(state_.step) +
                          " or its gradient is not finite; lower learningRate or raise temperature",
                      state_.step);
-  update(gradient);
-  state_.curve.push_back(static_cast<float>(options_.loss.weight > 0 ? value.whole : value.prefixes));
+  const DecayedPart parts[] = {{0, shape_.centroid_elements(), 0.0f},
+                               {shape_.centroid_elements(), shape_.map_elements(), kMapDecay}};
+  update(pool_, state_,
+         {.gradient = gradient,
+          .learning_rate = schedule_.at(state_.step),
+          .loss = options_.loss.weight > 0 ? value.whole : value.prefixes,
+          .parts = parts});
   return value;
-}
-
-void Trainer::update(std::span<const float> gradient) {
-  ops::AdamW args{.learning_rate = static_cast<float>(schedule_.at(state_.step)),
-                  .beta1 = static_cast<float>(kBeta1),
-                  .beta2 = static_cast<float>(kBeta2),
-                  .epsilon = kEpsilon,
-                  .bias_correction1 = static_cast<float>(1.0 - power_f64(kBeta1, state_.step + 1)),
-                  .bias_correction2 = static_cast<float>(1.0 - power_f64(kBeta2, state_.step + 1))};
-  const auto apply = [&](int64_t first, int64_t count, float decay) {
-    args.elements = count;
-    args.parameter = &state_.parameters[first];
-    args.first_moment = &state_.first_moment[first];
-    args.second_moment = &state_.second_moment[first];
-    args.gradient = &gradient[first];
-    args.weight_decay = decay;
-    ops::adamw(pool_, args);
-  };
-  apply(0, shape_.centroid_elements(), 0.0f);
-  apply(shape_.centroid_elements(), shape_.map_elements(), kMapDecay);
-  ++state_.step;
 }
 
 }  // namespace collimate::alignment

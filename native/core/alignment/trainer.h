@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/alignment/loss.h"
+#include "core/curve_state.h"
 #include "core/model/optimizer.h"
 #include "core/model/training_examples.h"
 #include "core/row_source.h"
@@ -35,12 +36,9 @@ struct Data {
 
 class Trainer {
  public:
-  struct State {
-    int64_t step = 0;
-    std::vector<float> parameters;  // centroids [levels, codes, D], then W [T, D]
-    std::vector<float> first_moment, second_moment;
-    std::vector<float> curve;  // C(L) of every step, or the prefixes' mean where only they are weighed
-  };
+  // Parameters: centroids [levels, codes, D], then W [T, D]. Curve: C(L) of every step, or the prefixes' mean where
+  // only they are weighed.
+  using State = CurveState;
   Trainer(Pool& pool, const Shape& shape, const Data& data, const TrainerOptions& options);
 
   void start(std::span<const float> centroids, std::span<const float> map);
@@ -56,8 +54,6 @@ class Trainer {
   std::span<const float> map() const { return std::span<const float>(state_.parameters).last(shape_.map_elements()); }
 
  private:
-  void update(std::span<const float> gradient);
-
   Pool& pool_;
   Shape shape_;
   Data data_;

@@ -7,15 +7,16 @@
 // 3. Items that are held out are encoded like all others, but not trained on.
 // 4. A gang of one: control flags are taken from the host directly.
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "core/alignment/map.h"
-#include "core/atomic_file.h"
 #include "core/failure.h"
 #include "core/job.h"
 #include "core/jobs/codebook_rows.h"
+#include "core/jobs/curve_training.h"
 #include "core/jobs/held_out.h"
 #include "core/jobs/recipe_fields.h"
 #include "core/row_ops.h"
@@ -82,66 +83,28 @@ class Autoencoder {
     if (!(recipe_.training.loss.mean_squared_norm > 0))
       fail_bad_input("inputs: expected at least one vector that is not zero, got none; nothing can be learned of them");
     trainer_ = std::make_unique<rqvae::Trainer>(context.pool(), shape_, trained_, recipe_.training);
-    if (context.spec().resume_dir) resume(*context.spec().resume_dir);
+    if (context.spec().resume_dir)
+      trainer_->set_state(
+          read_curve_checkpoint(*context.spec().resume_dir, "rqvae", {recipe_.training.steps, shape_.elements()}));
   }
 
   JobOutcome run() {
-    while (!trainer_->done()) {
-      context_.throw_if_aborted();
+    const auto run_step = [&]() -> std::map<std::string, double> {
       const double learning_rate = trainer_->learning_rate();
       const rqvae::Loss loss = trainer_->run_step();
-      const int64_t step = trainer_->state().step;
-      context_.host().on_step(step, recipe_.training.steps,
-                              {{"loss", loss.total},
-                               {"reconstruction", loss.reconstruction},
-                               {"code_distance", loss.distance},
-                               {"learning_rate", learning_rate}});
-      const uint32_t control = context_.host().take_control() | context_.control_due(step);
-      if (trainer_->done()) break;
-      if ((control & (kControlCheckpoint | kControlStop)) != 0 || context_.checkpoint_due(step)) write_checkpoint();
-      if ((control & kControlStop) != 0) {
-        context_.finish_checkpoints();
-        return {.kind = JobOutcome::Kind::stopped, .step = step};
-      }
-    }
-    context_.finish_checkpoints();
+      return {{"loss", loss.total},
+              {"reconstruction", loss.reconstruction},
+              {"code_distance", loss.distance},
+              {"learning_rate", learning_rate}};
+    };
+    const CurveTraining training{
+        .steps = recipe_.training.steps, .name = "rqvae", .state = &trainer_->state(), .run_step = run_step};
+    if (!run_curve_training(context_, training))
+      return {.kind = JobOutcome::Kind::stopped, .step = trainer_->state().step};
     return finish();
   }
 
  private:
-  void write_checkpoint() {
-    const int64_t step = trainer_->state().step;
-    context_.write_checkpoint(step, [state = trainer_->state()](const std::filesystem::path& folder) {
-      const int64_t size = static_cast<int64_t>(state.parameters.size());
-      SafetensorsWriter writer;
-      writer.add_f32("parameters", {size}, state.parameters);
-      writer.add_f32("first_moment", {size}, state.first_moment);
-      writer.add_f32("second_moment", {size}, state.second_moment);
-      writer.add_f32("curve", {state.step}, state.curve);
-      writer.write(folder / "rqvae.safetensors");
-      write_text_atomically(folder / "state.json", Json({{"step", state.step}}).dump() + "\n");
-    });
-  }
-
-  void resume(const std::filesystem::path& folder) {
-    const Json json = Json::parse(read_text_file(folder / "state.json"), nullptr, false);
-    if (!json.is_object())
-      throw JobFailure(FailureCause::corrupt_artifact,
-                       "checkpoint: state.json is not a JSON object; resume from another");
-    const int64_t step = recipe_integer(json, "step", {0, static_cast<double>(recipe_.training.steps)});
-    const SafetensorsFile file = SafetensorsFile::open(folder / "rqvae.safetensors");
-    const auto tensor = [&](const char* name, int64_t size) {
-      const std::span<const float> values = file.f32(name, {size});
-      return std::vector<float>(values.begin(), values.end());
-    };
-    const int64_t size = shape_.elements();
-    trainer_->set_state({.step = step,
-                         .parameters = tensor("parameters", size),
-                         .first_moment = tensor("first_moment", size),
-                         .second_moment = tensor("second_moment", size),
-                         .curve = tensor("curve", step)});
-  }
-
   // Latents of all items, and what the decoder loses of the rows of `items` through the codes of the training.
   std::vector<float> latents() const {
     std::vector<float> made(rows_.rows * shape_.latent), tile(kRowsPerItem * shape_.dim);

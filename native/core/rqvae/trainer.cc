@@ -5,15 +5,13 @@
 #include <string>
 
 #include "core/failure.h"
-#include "core/math.h"
 #include "core/ops.h"
 #include "core/philox.h"
 
 namespace collimate::rqvae {
 namespace {
 
-constexpr double kBeta1 = 0.9, kBeta2 = 0.999;
-constexpr float kEpsilon = 1e-8f, kNetworkDecay = 0.01f;
+constexpr float kNetworkDecay = 0.01f;
 constexpr int64_t kStartIterations = 10;
 
 }  // namespace
@@ -26,9 +24,7 @@ Trainer::Trainer(Pool& pool, const Shape& shape, const RowSource& rows, const Tr
       schedule_{.maximum = options.learning_rate, .minimum = 0.0, .warmup_steps = 0, .steps = options.steps},
       order_(
           {.examples = rows.rows, .batch_sequences = std::min(options.batch_items, rows.rows), .seed = options.seed}) {
-  state_.parameters.assign(shape.elements(), 0.0f);
-  state_.first_moment.assign(shape.elements(), 0.0f);
-  state_.second_moment.assign(shape.elements(), 0.0f);
+  state_ = CurveState::starting_with(std::vector<float>(shape.elements()));
   float* at = state_.parameters.data();
   uint64_t matrix = 0;
   const auto draw = [&](int64_t out, int64_t in) {
@@ -55,8 +51,14 @@ Loss Trainer::run_step() {
         FailureCause::nan_loss,
         "rqvae: the loss of step " + std::to_string(state_.step) + " or its gradient is not finite; lower learningRate",
         state_.step);
-  update(gradient);
-  state_.curve.push_back(static_cast<float>(value.total));
+  // The codebooks have no part in the warm-up.
+  const DecayedPart parts[] = {{0, shape_.network_elements(), kNetworkDecay},
+                               {shape_.network_elements(), shape_.centroid_elements(), 0.0f}};
+  update(pool_, state_,
+         {.gradient = gradient,
+          .learning_rate = schedule_.at(state_.step),
+          .loss = value.total,
+          .parts = std::span<const DecayedPart>(parts).first(options.quantized ? 2 : 1)});
   return value;
 }
 
@@ -75,27 +77,6 @@ void Trainer::start_codebooks() {
       {.levels = shape_.levels, .codes = shape_.codes, .iterations = kStartIterations, .seed = options_.seed});
   std::copy(quantizer.centroids.begin(), quantizer.centroids.end(),
             state_.parameters.begin() + shape_.network_elements());
-}
-
-void Trainer::update(std::span<const float> gradient) {
-  ops::AdamW args{.learning_rate = static_cast<float>(schedule_.at(state_.step)),
-                  .beta1 = static_cast<float>(kBeta1),
-                  .beta2 = static_cast<float>(kBeta2),
-                  .epsilon = kEpsilon,
-                  .bias_correction1 = static_cast<float>(1.0 - power_f64(kBeta1, state_.step + 1)),
-                  .bias_correction2 = static_cast<float>(1.0 - power_f64(kBeta2, state_.step + 1))};
-  const auto apply = [&](int64_t first, int64_t count, float decay) {
-    args.elements = count;
-    args.parameter = &state_.parameters[first];
-    args.first_moment = &state_.first_moment[first];
-    args.second_moment = &state_.second_moment[first];
-    args.gradient = &gradient[first];
-    args.weight_decay = decay;
-    ops::adamw(pool_, args);
-  };
-  apply(0, shape_.network_elements(), kNetworkDecay);
-  if (state_.step >= options_.warmup_steps) apply(shape_.network_elements(), shape_.centroid_elements(), 0.0f);
-  ++state_.step;
 }
 
 }  // namespace collimate::rqvae

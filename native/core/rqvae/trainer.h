@@ -14,6 +14,7 @@
 #include <span>
 #include <vector>
 
+#include "core/curve_state.h"
 #include "core/model/optimizer.h"
 #include "core/model/training_examples.h"
 #include "core/row_source.h"
@@ -32,12 +33,7 @@ struct TrainerOptions {
 
 class Trainer {
  public:
-  struct State {
-    int64_t step = 0;
-    std::vector<float> parameters;  // as loss.h lays them out
-    std::vector<float> first_moment, second_moment;
-    std::vector<float> curve;  // the total loss of every step
-  };
+  using State = CurveState;  // parameters as loss.h lays them out; the curve is the total loss
   // `rows` are those trained on, and stay the caller's. Starts with drawn weights.
   Trainer(Pool& pool, const Shape& shape, const RowSource& rows, const TrainerOptions& options);
 
@@ -50,7 +46,6 @@ class Trainer {
 
  private:
   void start_codebooks();
-  void update(std::span<const float> gradient);
 
   Pool& pool_;
   Shape shape_;
