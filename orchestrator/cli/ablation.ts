@@ -21,14 +21,17 @@ export interface Ablation {
   off: (recipes: Recipes) => Switched;
 }
 
+const ALIGNMENT_OFF: Settings = { 'codebooks.alignment.weight': 0, 'codebooks.alignment.prefixWeight': 0 };
+
 export const ABLATIONS: readonly Ablation[] = [
   {
     name: 'text-vectors',
     meaning: 'codes from behaviour alone',
-    off: ({ textVectors, codebooks }) => {
+    off: ({ textVectors, codebooks, alignment }) => {
       if (textVectors === null) return { reason: 'the run has no text vectors (embed.text is false)' };
       if (codebooks.collaborativeWeight === 0) return { reason: 'nothing would be left to make codes from' };
-      return { 'embed.text': false };
+      // Without texts there is nothing to align with.
+      return { 'embed.text': false, ...(alignment === null ? {} : ALIGNMENT_OFF) };
     },
   },
   {
@@ -69,10 +72,7 @@ export const ABLATIONS: readonly Ablation[] = [
   {
     name: 'alignment',
     meaning: 'codebooks as the clustering left them, and drawn token rows',
-    off: ({ alignment }) =>
-      alignment === null
-        ? { reason: 'codebooks.alignment has no weight' }
-        : { 'codebooks.alignment.weight': 0, 'codebooks.alignment.prefixWeight': 0 },
+    off: ({ alignment }) => (alignment === null ? { reason: 'codebooks.alignment has no weight' } : ALIGNMENT_OFF),
   },
   {
     name: 'token-rows',

@@ -222,6 +222,22 @@ describe('ablation', () => {
     expect(runs).toHaveLength(parts.length + 1);
   });
 
+  test('without texts there is no alignment either', async () => {
+    const recipes = resolveRecipes({ alignment: { weight: 0.1 } });
+    const common = { 'codebooks.alignment.weight': 0.1 };
+    const { sweep } = ablationSweep(plansRecipes(recipes), {
+      ...options,
+      common,
+      parts: ['text-vectors', 'alignment'],
+    });
+    const plans = (await storeSweep(resolveSweep(sweep, 100), STORE)).map(({ plan }) => plan.recipes);
+    expect(plans.map(({ textVectors, alignment }) => [textVectors !== null, alignment !== null])).toEqual([
+      [true, true],
+      [false, false],
+      [true, false],
+    ]);
+  });
+
   test('a run in which every part is off has nothing to ablate, and says why of each', () => {
     const off = resolveRecipes({
       textVectors: null,
