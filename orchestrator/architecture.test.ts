@@ -1,4 +1,4 @@
-/** What ARCHITECTURE.md says in tables is what the code does. */
+/** What ARCHITECTURE.md and docs/first-incident.md say in tables is what the code does. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -13,6 +13,12 @@ it('the table of failure classes has every class with its budget', () => {
   const rows = [...text.matchAll(/^\| `(\w+)` +\|.*\| +([\d,]+) \|$/gm)];
   const told = Object.fromEntries(rows.map(([, cause = '', budget = '']) => [cause, Number(budget.replace(',', ''))]));
   expect(told).toEqual(BUDGETS);
+});
+
+it('docs/first-incident.md says of every class what to look at', () => {
+  const page = readFileSync(join(projectRoot(), 'docs', 'first-incident.md'), 'utf8');
+  const told = [...page.matchAll(/^\| `(\w+)` +\| \S.* \|$/gm)].map(([, cause]) => cause);
+  expect(told.sort()).toEqual(Object.keys(BUDGETS).sort());
 });
 
 it('the table of complaints names each of the fifteen, in a test file that has it', () => {
