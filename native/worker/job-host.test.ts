@@ -9,7 +9,7 @@ import { canonicalJson, jobKeyOf } from '../../orchestrator/artifacts/job-key.js
 import { FileArtifactStore } from '../../orchestrator/artifacts/store.js';
 import { bindServer, loadService, makeClient, makeServer, unary } from '../../orchestrator/fleet/channel.js';
 import { domainJobs } from '../../orchestrator/recommender/jobs.js';
-import { defaultRecipes } from '../../orchestrator/recommender/recipes.js';
+import { defaultRecipes } from '../../orchestrator/recommender/default-recipes.js';
 import { TestFolder } from '../../orchestrator/recommender/test-folder.js';
 import { createLogger } from '../../orchestrator/telemetry/logger.js';
 import type { JobEvent__Output } from '../../proto/generated/collimate/v1/JobEvent.js';

@@ -7,7 +7,8 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 
-import { LORA_TARGETS, type LoraTraining } from '../recommender/recipes.js';
+import { LORA_TARGETS } from '../recommender/default-recipes.js';
+import { type LoraTraining } from '../recommender/recipes.js';
 import { CliError, messageOf } from './cli-error.js';
 import { requireDataFile } from './data-source.js';
 import { type Finding } from './run-file-findings.js';

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 
 import { type RunPlan, type RunResult } from '../../workflows/contract.js';
-import { defaultRecipes } from '../recommender/recipes.js';
+import { defaultRecipes } from '../recommender/default-recipes.js';
 import { earlierIdsOf } from './earlier-ids.js';
 
 const recipes = defaultRecipes() as unknown as RunPlan['recipes'];

@@ -1,5 +1,6 @@
 /** The page docs/run-file.md, made from the schema of run files and the defaults. */
-import { defaultRecipes, resolveRecipes } from '../recommender/recipes.js';
+import { defaultRecipes } from '../recommender/default-recipes.js';
+import { resolveRecipes } from '../recommender/resolve-recipes.js';
 import { PLAN_DEFAULTS } from './run-plan.js';
 import { runFileJsonSchema } from './run-file-schema.js';
 

@@ -7,7 +7,8 @@
  */
 import { z } from 'zod';
 
-import { INGEST_FORMATS, LORA_TARGETS } from '../recommender/recipes.js';
+import { LORA_TARGETS } from '../recommender/default-recipes.js';
+import { INGEST_FORMATS } from '../recommender/recipes.js';
 import { TEXT_FIELDS } from '../recommender/tasks/task-recipes.js';
 
 const count = (max = 1_000_000_000) => z.int().min(1).max(max);

@@ -10,14 +10,8 @@ import { basename, join, resolve } from 'node:path';
 
 import { type Digest, type RunPlan } from '../../workflows/contract.js';
 import { BadInputError } from '../recommender/domain-job.js';
-import {
-  ingestColumns,
-  MAPPED_FORMATS,
-  type RecipeOverrides,
-  type Recipes,
-  resolveRecipes,
-  type TuneOverrides,
-} from '../recommender/recipes.js';
+import { ingestColumns, MAPPED_FORMATS, type Recipes } from '../recommender/recipes.js';
+import { type RecipeOverrides, resolveRecipes, type TuneOverrides } from '../recommender/resolve-recipes.js';
 import { parseTasks } from '../recommender/tasks/registry.js';
 import { WordingError } from '../recommender/tasks/template.js';
 import { type AdapterSource, conflictsWith, requireAdapterFolder } from './adapter-source.js';

@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { type RunPlan, type StageName } from '../../workflows/contract.js';
-import { defaultRecipes, resolveRecipes } from '../recommender/recipes.js';
+import { defaultRecipes } from '../recommender/default-recipes.js';
+import { resolveRecipes } from '../recommender/resolve-recipes.js';
 import { ABLATIONS, ablationSweep, WHOLE } from './ablation.js';
 import { CliError } from './cli-error.js';
 import { projectRoot } from './project-paths.js';

@@ -8,7 +8,8 @@ import { type EvaluationReport } from './evaluation.js';
 import { type Fusion } from './fusion-file.js';
 import { domainJobs } from './jobs.js';
 import { historyHashOf, type PublishedList } from './published-lists.js';
-import { defaultRecipes, resolveRecipes } from './recipes.js';
+import { defaultRecipes } from './default-recipes.js';
+import { resolveRecipes } from './resolve-recipes.js';
 import { SafetensorsFile, writeSafetensors } from './safetensors.js';
 import { TestFolder } from './test-folder.js';
 

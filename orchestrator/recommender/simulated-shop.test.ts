@@ -4,7 +4,7 @@ import { cooccurrenceRanks } from './cooccurrence.js';
 import { datasetFromSequences } from './dataset.js';
 import { popularityRanks } from './popularity.js';
 import { metricsOf } from './ranking-metrics.js';
-import { defaultRecipes } from './recipes.js';
+import { defaultRecipes } from './default-recipes.js';
 import { oracleMetrics } from './shop-oracle.js';
 import { buildShop, itemText, NextEventProbabilities, simulateEvents } from './simulated-shop.js';
 

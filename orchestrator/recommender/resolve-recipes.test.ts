@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { defaultRecipes, resolveRecipes } from './recipes.js';
+import { defaultRecipes } from './default-recipes.js';
+import { resolveRecipes } from './resolve-recipes.js';
 
 describe('resolveRecipes', () => {
   it('gives the defaults without overrides, in fresh copies', () => {
