@@ -39,9 +39,9 @@ write_stamp() {
 }
 
 require_node() {
-  command -v node > /dev/null || die "expected Node.js 20.3 or newer on the PATH, found none; install it from nodejs.org or your distribution"
-  node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && b >= 3) ? 0 : 1)' ||
-    die "expected Node.js 20.3 or newer, found $(node --version); install a newer one"
+  command -v node > /dev/null || die "expected Node.js 20.6 or newer on the PATH, found none; install it from nodejs.org or your distribution"
+  node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && b >= 6) ? 0 : 1)' ||
+    die "expected Node.js 20.6 or newer, found $(node --version); install a newer one"
 }
 
 ensure_npm_packages() {

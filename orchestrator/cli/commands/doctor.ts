@@ -91,11 +91,11 @@ function toolChecks(): Check[] {
 
 function nodeCheck(): Check {
   const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
-  const good = major > 20 || (major === 20 && minor >= 3);
+  const good = major > 20 || (major === 20 && minor >= 6);
   return {
     name: 'Node.js',
     state: good ? 'ok' : 'missing',
-    detail: `${process.versions.node} (20.3 or newer is needed)`,
+    detail: `${process.versions.node} (20.6 or newer is needed)`,
   };
 }
 
