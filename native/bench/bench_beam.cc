@@ -98,11 +98,13 @@ int main(int argc, char** argv) {
   const PromptSet set{prompts.tokens, prompts.offsets, prompts.users};
   for (const int threads : arguments.threads) {
     Pool pool(threads);
+    const auto backend = ops_on_processor(pool);
+    const DecoderWeights weights(parameters, *backend);
     std::vector<double> seconds;
     for (int64_t rep = 0; rep <= arguments.reps; ++rep) {
       const auto start = std::chrono::steady_clock::now();
       rank_prompts(pool,
-                   {.parameters = &parameters,
+                   {.weights = &weights,
                     .trie = &trie,
                     .prompts = &set,
                     .beam = {.beams = shape.beams, .top_k = shape.beams},

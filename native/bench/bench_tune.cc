@@ -10,7 +10,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -54,16 +53,14 @@ void measure(const TrainingCase& work, const Variant& variant) {
   }
   Parameters parameters(std::move(options));
   initialise_scratch(parameters, 1);
-  std::optional<Bf16Weights> packed;
-  if (bf16) {
-    packed.emplace(parameters, pool);
-    packed->release_frozen(parameters);
-  }
+  const auto backend = ops_on_processor(pool);
+  DecoderWeights weights(parameters, *backend, bf16 ? Precision::bf16 : Precision::fp32);
+  if (bf16) weights.release_frozen(parameters);
   const int at_once = std::min(threads, work.lanes);
   std::vector<Decoder> decoders;
   for (int i = 0; i < at_once; ++i) {
-    decoders.emplace_back(parameters, pool, *std::max_element(work.lengths.begin(), work.lengths.end()),
-                          Decoder::Options{.bf16 = packed ? &*packed : nullptr, .recompute = recompute});
+    decoders.emplace_back(weights, *std::max_element(work.lengths.begin(), work.lengths.end()),
+                          Decoder::Options{.recompute = recompute});
   }
   Optimizer optimizer(parameters, {.beta2 = 0.95, .weight_decay = 0.1, .clip_norm = 1.0});
   LaneReducer reducer({.lanes = work.lanes, .elements = parameters.trained_elements(), .scalars = 1, .pool = &pool});
@@ -83,7 +80,7 @@ void measure(const TrainingCase& work, const Variant& variant) {
     loss = sum.scalars[0] * static_cast<double>(scale);
     const double norm = std::sqrt(ops::sum_squares(pool, sum.gradient));
     optimizer.apply(pool, {.step = step, .learning_rate = 3e-4, .gradient = sum.gradient, .gradient_norm = norm});
-    if (packed) packed->refresh(pool);
+    weights.refresh();
     if (step >= work.warm_up_steps) seconds.push_back(seconds_now() - begin);
   }
   std::sort(seconds.begin(), seconds.end());

@@ -298,7 +298,8 @@ Case rope(const Heads& s, bool inverse) {
                      .heads = s.heads,
                      .head_dim = s.head_dim,
                      .positions = t.i32("positions"),
-                     .table = table.get(),
+                     .cos = table->cos.data(),
+                     .sin = table->sin.data(),
                      .x = x,
                      .x_stride = s.stride,
                      .inverse = back});

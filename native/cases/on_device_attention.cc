@@ -3,34 +3,37 @@
 #include <cmath>
 
 #include "cases/on_device_case.h"
+#include "core/sequence_bounds.h"
 #include "cuda/ops.h"
 
 namespace collimate::cases {
 namespace {
 
+// As a group of one. Keys of steps alone: a prompt of one row, which the window hides.
 Run decode_attention(OnDevice& t) {
   const int64_t rows = t.dim("q", 0), steps = t.dim("step_k", 0), kv_dim = t.whole("kv_heads") * t.whole("head_dim");
-  std::vector<const float*> step_k, step_v;
-  for (int64_t step = 0; step < steps; ++step) {
-    step_k.push_back(t.f32("step_k") + step * rows * kv_dim);
-    step_v.push_back(t.f32("step_v") + step * rows * kv_dim);
-  }
-  return [&t, args = ops::DecodeAttention{.rows = rows,
-                                          .heads = t.whole("heads"),
-                                          .kv_heads = t.whole("kv_heads"),
-                                          .head_dim = t.whole("head_dim"),
-                                          .scale = 1.0f / std::sqrt(t.real("head_dim")),
-                                          .q = t.f32("q"),
-                                          .q_stride = t.dim("q", 1),
-                                          .prompt_rows = t.dim("prompt_k", 0),
-                                          .prompt_k = t.f32("prompt_k"),
-                                          .prompt_v = t.f32("prompt_v"),
-                                          .steps = steps,
-                                          .step_k = t.keep(step_k),
-                                          .step_v = t.keep(step_v),
-                                          .ancestors = t.i32("ancestors"),
-                                          .ancestors_stride = steps,
-                                          .out = t.f32("out")}] { cuda::decode_attention(t.device, args); };
+  const int64_t prompt_rows = std::max<int64_t>(t.dim("prompt_k", 0), 1);
+  return [&t, args = ops::GroupAttention{.users = 1,
+                                         .rows = rows,
+                                         .heads = t.whole("heads"),
+                                         .kv_heads = t.whole("kv_heads"),
+                                         .head_dim = t.whole("head_dim"),
+                                         .scale = 1.0f / std::sqrt(t.real("head_dim")),
+                                         .window = t.dim("prompt_k", 0) == 0 ? steps : 0,
+                                         .q = t.f32("q"),
+                                         .q_stride = t.dim("q", 1),
+                                         .live = t.keep(std::vector<int32_t>{static_cast<int32_t>(rows)}),
+                                         .prompt_rows = t.keep(std::vector<int32_t>{static_cast<int32_t>(prompt_rows)}),
+                                         .prompt_k = t.f32("prompt_k"),
+                                         .prompt_v = t.f32("prompt_v"),
+                                         .prompt_max = prompt_rows,
+                                         .steps = steps,
+                                         .step_k = t.f32("step_k"),
+                                         .step_v = t.f32("step_v"),
+                                         .step_stride = rows * kv_dim,
+                                         .step_rows = t.keep(std::vector<int32_t>(static_cast<size_t>(steps))),
+                                         .ancestors = t.i32("ancestors"),
+                                         .out = t.f32("out")}] { cuda::decode_attention(t.device, args); };
 }
 
 Run log_sum_exp(OnDevice& t) {
@@ -39,31 +42,28 @@ Run log_sum_exp(OnDevice& t) {
   };
 }
 
-cuda::AttentionForward attention_args(OnDevice& t) {
+ops::AttentionForward attention_args(OnDevice& t) {
   const int64_t heads = t.whole("heads"), kv_heads = t.whole("kv_heads"), dim = t.whole("head_dim");
-  const std::vector<int32_t>& offsets = t.host("offsets").i32;
-  std::vector<int32_t> first, end;
-  int64_t longest = 0;
-  for (size_t s = 0; s + 1 < offsets.size(); ++s) {
-    first.resize(static_cast<size_t>(offsets[s + 1]), offsets[s]);
-    end.resize(static_cast<size_t>(offsets[s + 1]), offsets[s + 1]);
-    longest = std::max<int64_t>(longest, offsets[s + 1] - offsets[s]);
-  }
+  const std::vector<int32_t>& ends = t.host("offsets").i32;
+  const auto& offsets = t.keep_object(std::vector<int64_t>(ends.begin(), ends.end()));
+  const SequenceBounds bounds(offsets);
   const float* qkv = t.f32("qkv");
-  return {.args = {.heads = heads,
-                   .kv_heads = kv_heads,
-                   .head_dim = dim,
-                   .scale = 1.0f / std::sqrt(static_cast<float>(dim)),
-                   .window = t.whole("window"),
-                   .q = qkv,
-                   .k = qkv + heads * dim,
-                   .v = qkv + (heads + kv_heads) * dim,
-                   .q_stride = t.dim("qkv", 1),
-                   .k_stride = t.dim("qkv", 1),
-                   .v_stride = t.dim("qkv", 1),
-                   .out = t.f32("out"),
-                   .log_sum_exp = t.f32("log_sum_exp")},
-          .packed = {.rows = t.dim("qkv", 0), .longest = longest, .first_row = t.keep(first), .end_row = t.keep(end)}};
+  return {.heads = heads,
+          .kv_heads = kv_heads,
+          .head_dim = dim,
+          .offsets = offsets,
+          .first_row = t.keep(bounds.first_row),
+          .end_row = t.keep(bounds.end_row),
+          .scale = 1.0f / std::sqrt(static_cast<float>(dim)),
+          .window = t.whole("window"),
+          .q = qkv,
+          .k = qkv + heads * dim,
+          .v = qkv + (heads + kv_heads) * dim,
+          .q_stride = t.dim("qkv", 1),
+          .k_stride = t.dim("qkv", 1),
+          .v_stride = t.dim("qkv", 1),
+          .out = t.f32("out"),
+          .log_sum_exp = t.f32("log_sum_exp")};
 }
 
 Run attention_forward(OnDevice& t) {
@@ -73,11 +73,11 @@ Run attention_forward(OnDevice& t) {
 Run attention_backward(OnDevice& t) {
   const int64_t heads = t.whole("heads"), kv_heads = t.whole("kv_heads"), dim = t.whole("head_dim");
   float* dqkv = t.f32("dqkv");
-  return [&t, args = cuda::AttentionBackward{.forward = attention_args(t),
-                                             .dout = t.f32("dout"),
-                                             .dq = dqkv,
-                                             .dk = dqkv + heads * dim,
-                                             .dv = dqkv + (heads + kv_heads) * dim}] {
+  return [&t, args = ops::AttentionBackward{.forward = attention_args(t),
+                                            .dout = t.f32("dout"),
+                                            .dq = dqkv,
+                                            .dk = dqkv + heads * dim,
+                                            .dv = dqkv + (heads + kv_heads) * dim}] {
     cuda::attention_backward(t.device, args);
   };
 }

@@ -113,15 +113,15 @@ Run rope(OnDevice& t) {
   for (int64_t i = 0; i < dim / 2; ++i)
     frequencies.push_back(std::pow(t.number("theta"), -2.0 * static_cast<double>(i) / static_cast<double>(dim)));
   const ops::RopeTable table = ops::make_rope_table(frequencies, positions);
-  return [&t, args = cuda::Rope{.rows = t.dim("x", 0),
-                                .heads = t.whole("heads"),
-                                .head_dim = dim,
-                                .positions = t.i32("positions"),
-                                .cos = t.keep(table.cos),
-                                .sin = t.keep(table.sin),
-                                .x = t.f32("x"),
-                                .x_stride = t.dim("x", 1),
-                                .inverse = t.number("inverse") != 0}] { cuda::rope(t.device, args); };
+  return [&t, args = ops::Rope{.rows = t.dim("x", 0),
+                               .heads = t.whole("heads"),
+                               .head_dim = dim,
+                               .positions = t.i32("positions"),
+                               .cos = t.keep(table.cos),
+                               .sin = t.keep(table.sin),
+                               .x = t.f32("x"),
+                               .x_stride = t.dim("x", 1),
+                               .inverse = t.number("inverse") != 0}] { cuda::rope(t.device, args); };
 }
 
 Run swiglu_backward(OnDevice& t) {

@@ -101,13 +101,14 @@ cuda::Bf16Matrix& bf16_matrix(OnDevice& t, const std::string& name, float factor
       t.device, {.values = t.f32(name), .out = t.dim(name, 0), .in = t.dim(name, 1), .factor = factor}));
 }
 
-std::vector<cuda::Bf16Adapter> bf16_adapters(OnDevice& t) {
-  std::vector<cuda::Bf16Adapter> adapters;
+std::vector<ops::Bf16Adapter> bf16_adapters(OnDevice& t) {
+  std::vector<ops::Bf16Adapter> adapters;
   for (int64_t i = 0; i < t.whole("adapters"); ++i) {
     const std::string number = std::to_string(i);
     adapters.push_back({.a = &bf16_matrix(t, "a" + number, 1.0f),
                         .b = &bf16_matrix(t, "b" + number, t.real("scale")),
                         .column = t.whole("column" + number),
+                        .width = t.dim("b" + number, 0),
                         .xa = t.f32("xa" + number)});
   }
   return adapters;

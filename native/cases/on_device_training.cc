@@ -23,6 +23,24 @@ Run scatter_rows(OnDevice& t) {
                                   .to = t.f32("to")}] { cuda::scatter_rows(t.device, args); };
 }
 
+Run copy_rows(OnDevice& t) {
+  return [&t, args = ops::RowCopy{.rows = t.dim("from", 0),
+                                  .dim = t.whole("dim"),
+                                  .from = t.f32("from"),
+                                  .from_stride = t.dim("from", 1),
+                                  .to_row = t.i32("to_row"),
+                                  .to = t.f32("to"),
+                                  .to_stride = t.dim("to", 1)}] { cuda::copy_rows(t.device, args); };
+}
+
+Run add_rows(OnDevice& t) {
+  return [&t, args = ops::RowSum{.rows = t.dim("to", 0),
+                                 .dim = t.dim("to", 1),
+                                 .left_out = t.i32("left_out"),
+                                 .from = t.f32("from"),
+                                 .to = t.f32("to")}] { cuda::add_rows(t.device, args); };
+}
+
 Run dropout(OnDevice& t) {
   return [&t, args = ops::Dropout{.elements = t.elements("x"),
                                   .probability = t.real("probability"),
@@ -69,6 +87,8 @@ Run cross_entropy(OnDevice& t) {
 
 void add_training_loads(Loads& table) {
   table.insert({{"adamw", adamw},
+                {"add_rows", add_rows},
+                {"copy_rows", copy_rows},
                 {"cross_entropy", cross_entropy},
                 {"dropout", dropout},
                 {"gather_rows", gather_rows},

@@ -111,6 +111,62 @@ Case scatter_rows(const Move& s) {
                          .of = {{.input = "gathered_from", .gradient = "to"}}}};
 }
 
+// Every third row goes nowhere; the others keep their order, from the last row of `to` down.
+Case copy_rows(const Move& s) {
+  const int64_t from_stride = s.dim + 3, to_stride = s.dim + 1;
+  return {.op = "copy_rows",
+          .name = std::string("copy_rows/") + s.what,
+          .scale = s.scale,
+          .parameters = {{"dim", static_cast<double>(s.dim)}},
+          .make =
+              [=] {
+                std::vector<int32_t> to_row;
+                for (int64_t i = 0; i < s.rows; ++i)
+                  to_row.push_back(i % 3 == 2 ? -1 : static_cast<int32_t>(s.of - 1 - i));
+                Maker make;
+                make.integers("to_row", to_row).normal("from", {s.rows, from_stride});
+                return make.normal("to", {s.of, to_stride}, 1.0f, Role::replaced).tensors;
+              },
+          .run =
+              [=](Pool& pool, Tensors& t) {
+                ops::copy_rows(pool, {.rows = s.rows,
+                                      .dim = s.dim,
+                                      .from = t.f32("from"),
+                                      .from_stride = from_stride,
+                                      .to_row = t.i32("to_row"),
+                                      .to = t.f32("to"),
+                                      .to_stride = to_stride});
+              },
+          .work = {.bytes = 8.0 * static_cast<double>(s.rows * s.dim)},
+          .tolerance = 0,
+          .why = "values are copied"};
+}
+
+Case add_rows(const Move& s) {
+  return {.op = "add_rows",
+          .name = std::string("add_rows/") + s.what,
+          .scale = s.scale,
+          .make =
+              [=] {
+                std::vector<int32_t> left_out;
+                for (int64_t i = 0; i < s.rows; ++i) left_out.push_back(i % 4 == 1 ? 1 : 0);
+                Maker make;
+                make.integers("left_out", left_out).normal("from", {s.rows, s.dim});
+                return make.normal("to", {s.rows, s.dim}, 1.0f, Role::replaced).tensors;
+              },
+          .run =
+              [=](Pool& pool, Tensors& t) {
+                ops::add_rows(pool, {.rows = s.rows,
+                                     .dim = s.dim,
+                                     .left_out = t.i32("left_out"),
+                                     .from = t.f32("from"),
+                                     .to = t.f32("to")});
+              },
+          .work = {.flop = static_cast<double>(s.rows * s.dim), .bytes = 12.0 * static_cast<double>(s.rows * s.dim)},
+          .tolerance = 1e-7,
+          .why = "one addition"};
+}
+
 Case dropout(const char* what, Scale scale, int64_t elements) {
   constexpr float kProbability = 0.3f;
   constexpr RandomStream kStream{.seed = 11, .site = RandomSite::dropout, .stream = 5};
@@ -212,6 +268,8 @@ void add_training_cases(std::vector<Case>& list) {
   for (const Move& move : {Move{"odd", Scale::tiny, 9, 23, 5}, Move{"small, answers", Scale::bench, 300, 512, dim}}) {
     list.push_back(gather_rows(move));
     list.push_back(scatter_rows(move));
+    list.push_back(copy_rows(move));
+    list.push_back(add_rows(move));
   }
   list.push_back(dropout("odd", Scale::tiny, 103));
   list.push_back(dropout("small", Scale::bench, 512 * dim));

@@ -55,6 +55,10 @@ std::unique_ptr<Clusterer> make_clusterer(Pool& pool, const RowSource& rows, int
   return cluster_on_processor(pool, rows, levels);
 }
 
+std::unique_ptr<OpsBackend> make_ops_backend(Pool& pool) {
+  return accelerator() != nullptr ? accelerator()->ops() : ops_on_processor(pool);
+}
+
 std::unique_ptr<dccf::Passes> make_passes(Pool& pool, const dccf::Graph& graph, int64_t dim) {
   if (accelerator() != nullptr) {
     std::unique_ptr<dccf::Passes> there = accelerator()->dccf_passes(graph, dim);

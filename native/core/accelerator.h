@@ -12,6 +12,7 @@
 
 #include "core/clusterer.h"
 #include "core/dccf/passes.h"
+#include "core/ops_backend.h"
 
 namespace collimate {
 
@@ -31,6 +32,8 @@ class Accelerator {
   virtual std::string probe() = 0;
   // Null where it cannot do it with these levels. Beams wider than one run on `pool`.
   virtual std::unique_ptr<Clusterer> cluster(Pool& pool, const RowSource& rows, int64_t levels) = 0;
+  // What decoders run on.
+  virtual std::unique_ptr<OpsBackend> ops() = 0;
   // DCCF over this graph; null where embeddings are too wide.
   virtual std::unique_ptr<dccf::Passes> dccf_passes(const dccf::Graph& graph, int64_t dim) = 0;
 };
@@ -47,6 +50,7 @@ Accelerator* accelerator();
 
 // On the accelerator in use where it can, else on the pool.
 std::unique_ptr<Clusterer> make_clusterer(Pool& pool, const RowSource& rows, int64_t levels);
+std::unique_ptr<OpsBackend> make_ops_backend(Pool& pool);
 std::unique_ptr<dccf::Passes> make_passes(Pool& pool, const dccf::Graph& graph, int64_t dim);
 
 }  // namespace collimate

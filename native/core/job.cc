@@ -11,6 +11,7 @@
 #include <thread>
 #include <utility>
 
+#include "core/accelerator.h"
 #include "core/atomic_file.h"
 #include "core/failure.h"
 
@@ -42,6 +43,11 @@ JobContext::JobContext(const JobSpec& spec, JobHost& host, GangMember& member) :
 }
 
 JobContext::~JobContext() = default;
+
+OpsBackend& JobContext::ops() {
+  if (!ops_) ops_ = make_ops_backend(pool_);
+  return *ops_;
+}
 
 const std::filesystem::path& JobContext::input(const std::string& name) const {
   const auto found = spec_.inputs.find(name);

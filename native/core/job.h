@@ -18,6 +18,7 @@
 #include "core/job_control.h"
 #include "core/job_progress.h"
 #include "core/json.h"
+#include "core/ops_backend.h"
 #include "core/pool.h"
 
 namespace collimate {
@@ -88,6 +89,8 @@ class JobContext {
   const JobSpec& spec() const { return spec_; }
   JobHost& host() { return host_; }
   Pool& pool() { return pool_; }
+  // What decoders run on: the device in use, or the pool.
+  OpsBackend& ops();
   Transport* transport() const { return member_ ? member_->transport() : transport_; }
   int rank() const { return transport() ? transport()->rank() : 0; }
   int world() const { return transport() ? transport()->world() : 1; }
@@ -122,6 +125,7 @@ class JobContext {
   Transport* transport_ = nullptr;
   GangMember* member_ = nullptr;
   Pool pool_;
+  std::unique_ptr<OpsBackend> ops_;
   std::unique_ptr<CheckpointThread> checkpoints_;
 };
 

@@ -112,9 +112,9 @@ RopeTable make_rope_table(std::span<const double> inverse_frequency, int64_t pos
 
 struct Rope {
   int64_t rows = 0, heads = 0, head_dim = 0;
-  const int32_t* positions = nullptr;  // [T]
-  const RopeTable* table = nullptr;
-  float* x = nullptr;  // [T, heads * D], rotated in place
+  const int32_t* positions = nullptr;          // [T]
+  const float *cos = nullptr, *sin = nullptr;  // of a RopeTable
+  float* x = nullptr;                          // [T, heads * D], rotated in place
   int64_t x_stride = 0;
   bool inverse = false;  // the backward
 };
@@ -123,7 +123,9 @@ void rope(Pool& pool, const Rope& args);
 // ---- causal attention, block-diagonal over packed sequences -------------------------------------------------------
 struct AttentionForward {
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
-  std::span<const int64_t> offsets;  // [n + 1]: sequence s is rows offsets[s] .. offsets[s + 1]
+  std::span<const int64_t> offsets;  // [n + 1], on the host: sequence s is rows offsets[s] .. offsets[s + 1]
+  // Where the sequence of each row begins and ends, [T]: what a device reads in place of offsets.
+  const int32_t *first_row = nullptr, *end_row = nullptr;
   float scale = 0.0f;
   int64_t window = 0;        // a row sees itself and so many less one before it; 0: all before it
   const float* q = nullptr;  // [T, H * D]
@@ -266,6 +268,26 @@ struct RowMove {
 };
 void gather_rows(Pool& pool, const RowMove& args);   // to[i] = from[index[i]]
 void scatter_rows(Pool& pool, const RowMove& args);  // to[index[i]] = from[i]
+
+// Rows of one stride to rows of another.
+struct RowCopy {
+  int64_t rows = 0, dim = 0;
+  const float* from = nullptr;
+  int64_t from_stride = 0;
+  const int32_t* to_row = nullptr;  // [rows]: which row of `to`, below 0 for none; null: in order
+  float* to = nullptr;
+  int64_t to_stride = 0;
+};
+void copy_rows(Pool& pool, const RowCopy& args);
+
+// to += from, but for the rows that are left out.
+struct RowSum {
+  int64_t rows = 0, dim = 0;
+  const int32_t* left_out = nullptr;  // [rows], 0 or 1
+  const float* from = nullptr;        // [rows, dim]
+  float* to = nullptr;
+};
+void add_rows(Pool& pool, const RowSum& args);
 
 // Zeroes each element with `probability` and scales the rest by 1 / (1 - probability). The mask is a function of the
 // stream and the element's number, so the backward is the same call on the gradient.

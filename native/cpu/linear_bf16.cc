@@ -93,6 +93,8 @@ Scratch& scratch_for(size_t adapters) {
   return scratch;
 }
 
+const Bf16Matrix& here(const PackedMatrix* matrix) { return static_cast<const Bf16Matrix&>(*matrix); }
+
 bool on_panel(int64_t column) { return column % Bf16Panels::kColumns == 0; }
 
 }  // namespace
@@ -109,45 +111,46 @@ void Bf16Matrix::pack_again(Pool& pool, const Source& s, int64_t first_row) {
 
 void bf16_linear_forward(Pool& pool, const Bf16LinearForward& args) {
   Scratch& scratch = scratch_for(args.adapters.size());
-  pack_rows(pool, {args.x, args.rows, args.weight->forward.k(), args.x_stride}, scratch.wide);
+  pack_rows(pool, {args.x, args.rows, here(args.weight).forward.k(), args.x_stride}, scratch.wide);
   const auto low = [&](size_t i) { return &scratch.low[i]; };
   std::vector<Term> terms;
   for (size_t i = 0; i < args.adapters.size(); ++i) {
     const Bf16Adapter& adapter = args.adapters[i];
-    const int64_t rank = adapter.a->forward.n();
-    multiply(pool, {args.rows, &scratch.wide, 0, &adapter.a->forward, false, adapter.xa, rank});
+    const int64_t rank = here(adapter.a).forward.n();
+    multiply(pool, {args.rows, &scratch.wide, 0, &here(adapter.a).forward, false, adapter.xa, rank});
     pack_rows(pool, {adapter.xa, args.rows, rank, rank}, *low(i));
-    if (on_panel(adapter.column)) terms.push_back({low(i), &adapter.b->forward, adapter.column / Bf16Panels::kColumns});
+    if (on_panel(adapter.column))
+      terms.push_back({low(i), &here(adapter.b).forward, adapter.column / Bf16Panels::kColumns});
   }
-  const Product product{args.rows, &scratch.wide, 0, &args.weight->forward, false, args.y, args.y_stride};
+  const Product product{args.rows, &scratch.wide, 0, &here(args.weight).forward, false, args.y, args.y_stride};
   multiply_with_terms(pool, product, terms);
   for (size_t i = 0; i < args.adapters.size(); ++i) {
     const Bf16Adapter& adapter = args.adapters[i];
     if (on_panel(adapter.column)) continue;
-    multiply(pool, {args.rows, low(i), 0, &adapter.b->forward, true, args.y + adapter.column, args.y_stride});
+    multiply(pool, {args.rows, low(i), 0, &here(adapter.b).forward, true, args.y + adapter.column, args.y_stride});
   }
 }
 
 void bf16_linear_backward(Pool& pool, const Bf16LinearBackward& args) {
   Scratch& scratch = scratch_for(args.adapters.size());
-  pack_rows(pool, {args.dy, args.rows, args.weight->backward.k(), args.dy_stride}, scratch.wide);
+  pack_rows(pool, {args.dy, args.rows, here(args.weight).backward.k(), args.dy_stride}, scratch.wide);
   std::vector<Term> terms;
   for (size_t i = 0; i < args.adapters.size(); ++i) {
     const Bf16Adapter& adapter = args.adapters[i];
-    const int64_t rank = adapter.b->backward.n();
+    const int64_t rank = here(adapter.b).backward.n();
     float* dxa = args.dxa + static_cast<int64_t>(i) * args.rows * rank;
     const bool aligned = on_panel(adapter.column);
     if (!aligned) pack_rows(pool, {args.dy + adapter.column, args.rows, adapter.width, args.dy_stride}, scratch.part);
     multiply(pool, {.rows = args.rows,
                     .a = aligned ? &scratch.wide : &scratch.part,
                     .first_k = aligned ? adapter.column : 0,
-                    .b = &adapter.b->backward,
+                    .b = &here(adapter.b).backward,
                     .c = dxa,
                     .ldc = rank});
     pack_rows(pool, {dxa, args.rows, rank, rank}, scratch.low[i]);
-    terms.push_back({&scratch.low[i], &adapter.a->backward, 0});
+    terms.push_back({&scratch.low[i], &here(adapter.a).backward, 0});
   }
-  const Product product{args.rows, &scratch.wide, 0, &args.weight->backward, false, args.dx, args.dx_stride};
+  const Product product{args.rows, &scratch.wide, 0, &here(args.weight).backward, false, args.dx, args.dx_stride};
   multiply_with_terms(pool, product, terms);
 }
 

@@ -13,8 +13,8 @@ void rotate_rows(const Rope& args, int64_t begin, int64_t end) {
   const int64_t half = args.head_dim / 2;
   const float direction = args.inverse ? -1.0f : 1.0f;
   for (int64_t i = begin; i < end; ++i) {
-    const float* cos = args.table->cos.data() + args.positions[i] * half;
-    const float* sin = args.table->sin.data() + args.positions[i] * half;
+    const float* cos = args.cos + args.positions[i] * half;
+    const float* sin = args.sin + args.positions[i] * half;
     for (int64_t h = 0; h < args.heads; ++h) {
       float* low = args.x + i * args.x_stride + h * args.head_dim;
       float* high = low + half;

@@ -13,6 +13,7 @@
 #include "cuda/nearest_codes.h"
 #include "cuda/nvml.h"
 #include "cuda/ops.h"
+#include "cuda/ops_backend.h"
 
 namespace collimate::cuda {
 namespace {
@@ -44,7 +45,7 @@ class DeviceClusterer final : public Clusterer {
 
 class CudaAccelerator final : public Accelerator {
  public:
-  explicit CudaAccelerator(int index) : device_(index) {}
+  explicit CudaAccelerator(int index) : index_(index), device_(index) {}
   std::string name() const override { return device_.name(); }
   std::string architecture() const override { return device_.architecture(); }
   AcceleratorMemory memory() const override {
@@ -57,11 +58,13 @@ class CudaAccelerator final : public Accelerator {
     if (levels > kDeviceLevelsMax) return nullptr;
     return std::make_unique<DeviceClusterer>(device_, pool, rows, levels);
   }
+  std::unique_ptr<OpsBackend> ops() override { return ops_on_device(index_); }
   std::unique_ptr<dccf::Passes> dccf_passes(const dccf::Graph& graph, int64_t dim) override {
     return dim <= kDeviceEmbeddingColumnsMax ? passes_on_device(device_, graph) : nullptr;
   }
 
  private:
+  int index_;
   Device device_;
 };
 

@@ -19,9 +19,24 @@ namespace {
 constexpr int kTile = 32, kThreads = 128, kRowsPerWarp = 8;
 constexpr float kMasked = -1e30f;
 
+// The ops' arguments, with the number of rows beside them: a kernel cannot read the host's offsets.
+struct AttentionForward {
+  ops::AttentionForward args;
+  int64_t rows = 0;
+};
+struct AttentionBackward {
+  AttentionForward forward;
+  const float* dout = nullptr;
+  float* dq = nullptr;
+  float* dk = nullptr;
+  float* dv = nullptr;
+};
+
+AttentionForward for_kernels(const ops::AttentionForward& args) { return {args, args.offsets.back()}; }
+
 // Rows of the key side that query row `row` may see: [first, row].
 __device__ __forceinline__ int64_t first_key(const AttentionForward& f, int64_t row) {
-  const int64_t begin = f.packed.first_row[row];
+  const int64_t begin = f.args.first_row[row];
   const int64_t by_window = f.args.window > 0 ? row - f.args.window + 1 : begin;
   return by_window > begin ? by_window : begin;
 }
@@ -48,7 +63,7 @@ __device__ __forceinline__ float dot_rows(const float* a, const float* b, int64_
 template <int kColumns>
 __global__ void __launch_bounds__(kThreads) forward_tile(AttentionForward f) {
   const ops::AttentionForward& a = f.args;
-  const int64_t dim = a.head_dim, rows = f.packed.rows, query = static_cast<int64_t>(blockIdx.x) * kTile;
+  const int64_t dim = a.head_dim, rows = f.rows, query = static_cast<int64_t>(blockIdx.x) * kTile;
   const int64_t head = blockIdx.y, kv_head = head / (a.heads / a.kv_heads);
   const int pitch = static_cast<int>(dim) + 1, lane = lane_of_thread(),
             warp = static_cast<int>(threadIdx.x) / kWarpSize;
@@ -105,7 +120,7 @@ __global__ void __launch_bounds__(kThreads) forward_tile(AttentionForward f) {
 // delta[row, head] = dout . out
 __global__ void output_projection(AttentionBackward b, float* delta) {
   const int64_t item = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / kWarpSize;
-  if (item >= b.forward.packed.rows * b.forward.args.heads) return;
+  if (item >= b.forward.rows * b.forward.args.heads) return;
   const int64_t dim = b.forward.args.head_dim;
   float sum = 0.0f;
   for (int64_t c = lane_of_thread(); c < dim; c += kWarpSize)
@@ -129,7 +144,7 @@ template <int kColumns>
 __global__ void __launch_bounds__(kThreads) query_gradient(AttentionBackward b, const float* delta) {
   const AttentionForward& f = b.forward;
   const ops::AttentionForward& a = f.args;
-  const int64_t dim = a.head_dim, rows = f.packed.rows, query = static_cast<int64_t>(blockIdx.x) * kTile;
+  const int64_t dim = a.head_dim, rows = f.rows, query = static_cast<int64_t>(blockIdx.x) * kTile;
   const int64_t head = blockIdx.y, kv_head = head / (a.heads / a.kv_heads);
   const int pitch = static_cast<int>(dim) + 1, lane = lane_of_thread(),
             warp = static_cast<int>(threadIdx.x) / kWarpSize;
@@ -175,7 +190,7 @@ __global__ void __launch_bounds__(kThreads) query_gradient(AttentionBackward b, 
 
 // The last row that sees a key, and one more.
 __device__ __forceinline__ int64_t end_of_queries(const AttentionForward& f, int64_t key) {
-  const int64_t end = f.packed.end_row[key];
+  const int64_t end = f.args.end_row[key];
   const int64_t by_window = f.args.window > 0 ? key + f.args.window : end;
   return by_window < end ? by_window : end;
 }
@@ -184,7 +199,7 @@ template <int kColumns>
 __global__ void __launch_bounds__(kThreads) key_gradient(AttentionBackward b, const float* delta) {
   const AttentionForward& f = b.forward;
   const ops::AttentionForward& a = f.args;
-  const int64_t dim = a.head_dim, rows = f.packed.rows, key = static_cast<int64_t>(blockIdx.x) * kTile;
+  const int64_t dim = a.head_dim, rows = f.rows, key = static_cast<int64_t>(blockIdx.x) * kTile;
   const int64_t kv_head = blockIdx.y, group = a.heads / a.kv_heads;
   const int pitch = static_cast<int>(dim) + 1, lane = lane_of_thread(),
             warp = static_cast<int>(threadIdx.x) / kWarpSize;
@@ -255,22 +270,24 @@ void with_columns(int64_t head_dim, const Body& body) {
 }
 
 Launch tiles_of(const AttentionForward& f, int64_t heads, int64_t tiles) {
-  return {{blocks_for(f.packed.rows, kTile), static_cast<unsigned>(heads)},
+  return {{blocks_for(f.rows, kTile), static_cast<unsigned>(heads)},
           kThreads,
           static_cast<size_t>(tiles * kTile * (f.args.head_dim + 1)) * sizeof(float)};
 }
 
 }  // namespace
 
-void attention_forward(Device& device, const AttentionForward& f) {
+void attention_forward(Device& device, const ops::AttentionForward& args) {
+  const AttentionForward f = for_kernels(args);
   with_columns(f.args.head_dim, [&](auto columns) {
     launch(device, "attention_forward", tiles_of(f, f.args.heads, 3), forward_tile<columns()>, f);
   });
 }
 
-void attention_backward(Device& device, const AttentionBackward& b) {
+void attention_backward(Device& device, const ops::AttentionBackward& args) {
+  const AttentionBackward b{for_kernels(args.forward), args.dout, args.dq, args.dk, args.dv};
   const AttentionForward& f = b.forward;
-  const int64_t items = f.packed.rows * f.args.heads;
+  const int64_t items = f.rows * f.args.heads;
   float* delta = device.scratch<float>(items);
   launch(device, "attention_backward", {blocks_for(items, kThreads / kWarpSize), kThreads}, output_projection, b,
          delta);

@@ -1,4 +1,5 @@
-// What only decoding needs: attention of one user's hypotheses, and the log-sum-exp of rows.
+// What only decoding needs: attention of hypotheses over what their users' prompts and they themselves hold, and the
+// log-sum-exp of rows.
 #include "cuda/launch.h"
 #include "cuda/math.h"
 #include "cuda/ops.h"
@@ -8,41 +9,51 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// One warp a (row, head). Scores go to `scores` [R, H, P + S]; the prompt's keys are shared by all rows, and stay in
-// the second-level cache.
-__global__ void attend(ops::DecodeAttention a, float* scores) {
+// One warp a (user, row, head). Scores go to `scores` [users, R, H, P + S]; the prompt's keys are shared by all rows of
+// a user, and stay in the second-level cache.
+__global__ void attend(ops::GroupAttention a, float* scores) {
   const int64_t item = global_thread() / kWarpSize;
-  if (item >= a.rows * a.heads) return;
+  if (item >= a.users * a.rows * a.heads) return;
   const int lane = lane_of_thread();
-  const int64_t row = item / a.heads, head = item % a.heads, kv = head / (a.heads / a.kv_heads) * a.head_dim;
-  const int64_t kv_stride = a.kv_heads * a.head_dim, seen = a.prompt_rows + a.steps;
-  const float* q = a.q + row * a.q_stride + head * a.head_dim;
-  float* score = scores + item * seen;
+  const int64_t head = item % a.heads, row = item / a.heads % a.rows, user = item / a.heads / a.rows;
+  float* out = a.out + item * a.head_dim;
+  const int64_t prompt_rows = a.prompt_rows[user];
+  if (prompt_rows == 0 || row >= a.live[user]) {
+    for (int64_t c = lane; c < a.head_dim; c += kWarpSize) out[c] = 0.0f;
+    return;
+  }
+  // All rows stand at the last position; with a window they see no key before `first`.
+  const int64_t all = prompt_rows + a.steps, first = a.window > 0 && all > a.window ? all - a.window : 0;
+  const int64_t kv_stride = a.kv_heads * a.head_dim, kv = head / (a.heads / a.kv_heads) * a.head_dim;
+  const float* q = a.q + (user * a.rows + row) * a.q_stride + head * a.head_dim;
+  const float* prompt_k = a.prompt_k + user * a.prompt_stride + kv;
+  const float* prompt_v = a.prompt_v + user * a.prompt_stride + kv;
+  const int32_t* ancestors = a.ancestors + user * a.ancestors_user_stride + row * a.steps;
+  const auto step_row = [&](int64_t step) {
+    return step * a.step_stride + (user * a.step_rows[step] + ancestors[step]) * kv_stride + kv;
+  };
+  float* score = scores + item * (a.prompt_max + a.steps);
   float top = -INFINITY;
-  for (int64_t j = lane; j < seen; j += kWarpSize) {
-    const int64_t step = j - a.prompt_rows;
-    const float* k = step < 0 ? a.prompt_k + j * kv_stride
-                              : a.step_k[step] + a.ancestors[row * a.ancestors_stride + step] * kv_stride;
+  for (int64_t j = first + lane; j < all; j += kWarpSize) {
+    const float* k = j < prompt_rows ? prompt_k + j * kv_stride : a.step_k + step_row(j - prompt_rows);
     float sum = 0.0f;
-    for (int64_t c = 0; c < a.head_dim; ++c) sum = fmaf(q[c], k[kv + c], sum);
+    for (int64_t c = 0; c < a.head_dim; ++c) sum = fmaf(q[c], k[c], sum);
     score[j] = a.scale * sum;
     top = score[j] > top ? score[j] : top;
   }
   top = warp_largest(top);
   float total = 0.0f;
-  for (int64_t j = lane; j < seen; j += kWarpSize) {
+  for (int64_t j = first + lane; j < all; j += kWarpSize) {
     score[j] = exp_f32(score[j] - top);
     total += score[j];
   }
   total = warp_sum(total);
   __syncwarp();
-  float* out = a.out + item * a.head_dim;
   for (int64_t c = lane; c < a.head_dim; c += kWarpSize) {
     float sum = 0.0f;
-    for (int64_t j = 0; j < a.prompt_rows; ++j) sum = fmaf(score[j], a.prompt_v[j * kv_stride + kv + c], sum);
-    for (int64_t step = 0; step < a.steps; ++step)
-      sum = fmaf(score[a.prompt_rows + step],
-                 a.step_v[step][a.ancestors[row * a.ancestors_stride + step] * kv_stride + kv + c], sum);
+    for (int64_t j = first; j < prompt_rows; ++j) sum = fmaf(score[j], prompt_v[j * kv_stride + c], sum);
+    for (int64_t j = first > prompt_rows ? first : prompt_rows; j < all; ++j)
+      sum = fmaf(score[j], a.step_v[step_row(j - prompt_rows) + c], sum);
     out[c] = sum / total;
   }
 }
@@ -68,10 +79,10 @@ __global__ void rows_log_sum_exp(LogSumExp args) {
 
 }  // namespace
 
-void decode_attention(Device& device, const ops::DecodeAttention& args) {
-  float* scores = device.scratch<float>(args.rows * args.heads * (args.prompt_rows + args.steps));
-  launch(device, "decode_attention", {blocks_for(args.rows * args.heads * kWarpSize, kThreads), kThreads}, attend, args,
-         scores);
+void decode_attention(Device& device, const ops::GroupAttention& args) {
+  const int64_t warps = args.users * args.rows * args.heads;
+  float* scores = device.scratch<float>(warps * (args.prompt_max + args.steps));
+  launch(device, "decode_attention", {blocks_for(warps * kWarpSize, kThreads), kThreads}, attend, args, scores);
 }
 
 void log_sum_exp(Device& device, const LogSumExp& args) {

@@ -169,59 +169,72 @@ void lora_gradient(Device& device, const ops::LoraGradient& args) {
 
 // ---- bf16 ----------------------------------------------------------------------------------------------------------
 
+namespace {
+
+const Bf16Matrix& here(const ops::PackedMatrix* matrix) { return static_cast<const Bf16Matrix&>(*matrix); }
+
+}  // namespace
+
 Bf16Matrix::Bf16Matrix(Device& device, const Source& source)
     : values_(device, source.out * source.in), out_(source.out), in_(source.in) {
-  round_to_bf16(device, source.values, source.out * source.in, source.factor, values_.data());
+  pack_again(device, source, 0);
 }
 
-void bf16_linear_forward(Device& device, const Bf16LinearForward& args) {
+void Bf16Matrix::pack_again(Device& device, const Source& source, int64_t first_row) {
+  const int64_t first = first_row * in_;
+  round_to_bf16(device, source.values + first, out_ * in_ - first, source.factor, values_.data() + first);
+}
+
+void bf16_linear_forward(Device& device, const ops::Bf16LinearForward& args) {
+  const Bf16Matrix& weight = here(args.weight);
   Bf16Product product{.transpose_b = true,
                       .m = args.rows,
-                      .n = args.weight->out(),
-                      .k = args.weight->in(),
+                      .n = weight.out(),
+                      .k = weight.in(),
                       .a = args.x,
                       .lda = args.x_stride,
-                      .b = args.weight->values(),
+                      .b = weight.values(),
                       .c = args.y,
                       .ldc = args.y_stride};
-  for (const Bf16Adapter& adapter : args.adapters) {
-    const int64_t rank = adapter.a->out();
+  for (const ops::Bf16Adapter& adapter : args.adapters) {
+    const Bf16Matrix &a = here(adapter.a), &b = here(adapter.b);
     gemm_bf16(device, {.transpose_b = true,
                        .m = args.rows,
-                       .n = rank,
-                       .k = adapter.a->in(),
+                       .n = a.out(),
+                       .k = a.in(),
                        .a = args.x,
                        .lda = args.x_stride,
-                       .b = adapter.a->values(),
+                       .b = a.values(),
                        .c = adapter.xa,
-                       .ldc = rank});
-    product.term[product.terms++] = {adapter.column, adapter.b->out(), rank, adapter.xa, adapter.b->values()};
+                       .ldc = a.out()});
+    product.term[product.terms++] = {adapter.column, b.out(), a.out(), adapter.xa, b.values()};
   }
   gemm_bf16(device, product);
 }
 
-void bf16_linear_backward(Device& device, const Bf16LinearBackward& args) {
+void bf16_linear_backward(Device& device, const ops::Bf16LinearBackward& args) {
+  const Bf16Matrix& weight = here(args.weight);
   Bf16Product product{.m = args.rows,
-                      .n = args.weight->in(),
-                      .k = args.weight->out(),
+                      .n = weight.in(),
+                      .k = weight.out(),
                       .a = args.dy,
                       .lda = args.dy_stride,
-                      .b = args.weight->values(),
+                      .b = weight.values(),
                       .c = args.dx,
                       .ldc = args.dx_stride};
   float* dxa = args.dxa;
-  for (const Bf16Adapter& adapter : args.adapters) {
-    const int64_t rank = adapter.b->in();
+  for (const ops::Bf16Adapter& adapter : args.adapters) {
+    const Bf16Matrix &a = here(adapter.a), &b = here(adapter.b);
     gemm_bf16(device, {.m = args.rows,
-                       .n = rank,
-                       .k = adapter.b->out(),
+                       .n = b.in(),
+                       .k = b.out(),
                        .a = args.dy + adapter.column,
                        .lda = args.dy_stride,
-                       .b = adapter.b->values(),
+                       .b = b.values(),
                        .c = dxa,
-                       .ldc = rank});
-    product.term[product.terms++] = {0, args.weight->in(), rank, dxa, adapter.a->values()};
-    dxa += args.rows * rank;
+                       .ldc = b.in()});
+    product.term[product.terms++] = {0, weight.in(), b.in(), dxa, a.values()};
+    dxa += args.rows * b.in();
   }
   gemm_bf16(device, product);
 }

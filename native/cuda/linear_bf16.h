@@ -5,21 +5,19 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 
+#include "core/ops_bf16.h"
 #include "cuda/device.h"
 
 namespace collimate::cuda {
 
 // W [out, in] in bf16.
-class Bf16Matrix {
+class Bf16Matrix final : public ops::PackedMatrix {
  public:
-  struct Source {
-    const float* values = nullptr;  // [out, in], on the device
-    int64_t out = 0, in = 0;
-    float factor = 1.0f;
-  };
+  // `source.values` lie on the device.
   Bf16Matrix(Device& device, const Source& source);
+  // The same matrix from other values, its rows from `first_row` on.
+  void pack_again(Device& device, const Source& source, int64_t first_row);
   int64_t out() const { return out_; }
   int64_t in() const { return in_; }
   const uint16_t* values() const { return values_.data(); }
@@ -29,35 +27,8 @@ class Bf16Matrix {
   int64_t out_, in_;
 };
 
-// y[:, column .. column + width) += (x Aᵀ) (scale B)ᵀ
-struct Bf16Adapter {
-  const Bf16Matrix* a = nullptr;  // [R, in]
-  const Bf16Matrix* b = nullptr;  // [width, R], rounded with the scale
-  int64_t column = 0;
-  float* xa = nullptr;  // [T, R]: the forward writes it
-};
-
-struct Bf16LinearForward {
-  int64_t rows = 0;
-  const Bf16Matrix* weight = nullptr;
-  std::span<const Bf16Adapter> adapters{};
-  const float* x = nullptr;
-  int64_t x_stride = 0;
-  float* y = nullptr;
-  int64_t y_stride = 0;
-};
-void bf16_linear_forward(Device& device, const Bf16LinearForward& args);
-
-struct Bf16LinearBackward {
-  int64_t rows = 0;
-  const Bf16Matrix* weight = nullptr;
-  std::span<const Bf16Adapter> adapters{};
-  const float* dy = nullptr;
-  int64_t dy_stride = 0;
-  float* dx = nullptr;
-  int64_t dx_stride = 0;
-  float* dxa = nullptr;  // [adapters, T, R]
-};
-void bf16_linear_backward(Device& device, const Bf16LinearBackward& args);
+// Matrices among the arguments are of the class above.
+void bf16_linear_forward(Device& device, const ops::Bf16LinearForward& args);
+void bf16_linear_backward(Device& device, const ops::Bf16LinearBackward& args);
 
 }  // namespace collimate::cuda

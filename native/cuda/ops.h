@@ -2,7 +2,7 @@
 // into device memory.
 //
 // 1. Every byte of a result is a function of the arguments: no atomics in sums, no split of a sum by the card's size.
-// 2. Host values among the arguments (offsets, the rope table) are copied to the device where an op says so.
+// 2. Of attention's `offsets`, which lie on the host, only the number of rows is read.
 // 3. Token ids and indices are taken as checked: a device cannot fail with a message, so whoever uploads them checks.
 #pragma once
 
@@ -23,37 +23,9 @@ void head_norm_backward(Device& device, const ops::HeadNormBackward& args);
 void unit_rows_forward(Device& device, const ops::UnitRowsForward& args);
 void unit_rows_backward(Device& device, const ops::UnitRowsBackward& args);
 
-// ops::Rope, with the table [positions, D/2] on the device.
-struct Rope {
-  int64_t rows = 0, heads = 0, head_dim = 0;
-  const int32_t* positions = nullptr;
-  const float* cos = nullptr;
-  const float* sin = nullptr;
-  float* x = nullptr;
-  int64_t x_stride = 0;
-  bool inverse = false;
-};
-void rope(Device& device, const Rope& args);
-
-// Packed sequences as attention sees them: made once for a batch, used by every layer.
-struct PackedRows {
-  int64_t rows = 0, longest = 0;
-  const int32_t* first_row = nullptr;  // [T]: where the row's sequence begins
-  const int32_t* end_row = nullptr;    // [T]: where it ends
-};
-struct AttentionForward {
-  ops::AttentionForward args;  // `offsets` is not read
-  PackedRows packed;
-};
-void attention_forward(Device& device, const AttentionForward& args);
-struct AttentionBackward {
-  AttentionForward forward;
-  const float* dout = nullptr;
-  float* dq = nullptr;
-  float* dk = nullptr;
-  float* dv = nullptr;
-};
-void attention_backward(Device& device, const AttentionBackward& args);
+void rope(Device& device, const ops::Rope& args);
+void attention_forward(Device& device, const ops::AttentionForward& args);
+void attention_backward(Device& device, const ops::AttentionBackward& args);
 
 void swiglu_forward(Device& device, const ops::SwiGluForward& args);
 void swiglu_backward(Device& device, const ops::SwiGluBackward& args);
@@ -67,6 +39,8 @@ void lora_gradient(Device& device, const ops::LoraGradient& args);
 void cross_entropy(Device& device, const ops::CrossEntropy& args);
 void gather_rows(Device& device, const ops::RowMove& args);
 void scatter_rows(Device& device, const ops::RowMove& args);
+void copy_rows(Device& device, const ops::RowCopy& args);
+void add_rows(Device& device, const ops::RowSum& args);
 void dropout(Device& device, const ops::Dropout& args);
 // One double on the device.
 void sum_squares(Device& device, const float* x, int64_t elements, double* sum);
@@ -79,7 +53,6 @@ struct LogSumExp {
   float* y = nullptr;        // [rows]
 };
 void log_sum_exp(Device& device, const LogSumExp& args);
-// `step_k`, `step_v`: pointers into device memory, in device memory.
-void decode_attention(Device& device, const ops::DecodeAttention& args);
+void decode_attention(Device& device, const ops::GroupAttention& args);
 
 }  // namespace collimate::cuda

@@ -7,7 +7,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-__global__ void rotate(Rope args) {
+__global__ void rotate(ops::Rope args) {
   const int64_t half = args.head_dim / 2, pair = global_thread();
   if (pair >= args.rows * args.heads * half) return;
   const int64_t d = pair % half, head = pair / half % args.heads, row = pair / half / args.heads;
@@ -21,7 +21,7 @@ __global__ void rotate(Rope args) {
 
 }  // namespace
 
-void rope(Device& device, const Rope& args) {
+void rope(Device& device, const ops::Rope& args) {
   launch(device, "rope", {blocks_for(args.rows * args.heads * (args.head_dim / 2), kThreads), kThreads}, rotate, args);
 }
 

@@ -51,6 +51,19 @@ __global__ void scatter(ops::RowMove args) {
   args.to[args.index[element / args.dim] * args.dim + element % args.dim] = args.from[element];
 }
 
+__global__ void copy_strided(ops::RowCopy args) {
+  const int64_t element = global_thread();
+  if (element >= args.rows * args.dim) return;
+  const int64_t row = element / args.dim, column = element % args.dim;
+  const int64_t to_row = args.to_row ? args.to_row[row] : row;
+  if (to_row >= 0) args.to[to_row * args.to_stride + column] = args.from[row * args.from_stride + column];
+}
+
+__global__ void add_where(ops::RowSum args) {
+  const int64_t element = global_thread();
+  if (element < args.rows * args.dim && args.left_out[element / args.dim] == 0) args.to[element] += args.from[element];
+}
+
 // Four elements a thread, which share one Philox counter.
 __global__ void drop(ops::Dropout args, uint32_t threshold, float scale) {
   const int64_t counter = global_thread();
@@ -115,6 +128,14 @@ void gather_rows(Device& device, const ops::RowMove& args) {
 
 void scatter_rows(Device& device, const ops::RowMove& args) {
   launch(device, "scatter_rows", threads(args.rows * args.dim), scatter, args);
+}
+
+void copy_rows(Device& device, const ops::RowCopy& args) {
+  launch(device, "copy_rows", threads(args.rows * args.dim), copy_strided, args);
+}
+
+void add_rows(Device& device, const ops::RowSum& args) {
+  launch(device, "add_rows", threads(args.rows * args.dim), add_where, args);
 }
 
 void dropout(Device& device, const ops::Dropout& args) {

@@ -12,6 +12,7 @@
 #include "core/philox.h"
 #include "core/rank/ranker.h"
 #include "core/rank/trie.h"
+#include "test/pool_decoder.h"
 #include "test/rank_reference.h"
 
 namespace collimate::rank_test {
@@ -38,7 +39,7 @@ struct Model {
   reference::NextLogits next_logits(std::span<const int32_t> prompt) const {
     auto seen = std::make_shared<std::map<reference::Prefix, std::vector<float>>>();
     auto pool = std::make_shared<Pool>(1);
-    auto decoder = std::make_shared<Decoder>(parameters, *pool, 256);
+    auto decoder = std::make_shared<PoolDecoder>(parameters, *pool, 256);
     const std::vector<int32_t> start(prompt.begin(), prompt.end());
     return [seen, pool, decoder, start](const reference::Prefix& prefix) {
       auto at = seen->find(prefix);

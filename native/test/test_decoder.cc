@@ -9,6 +9,7 @@
 #include "core/failure.h"
 #include "core/model/decoder.h"
 #include "core/model/optimizer.h"
+#include "pool_decoder.h"
 #include "tiny_decoder.h"
 
 namespace collimate {
@@ -21,7 +22,7 @@ void check_gradients(bool tie, bool lora, const DropoutSpec& dropout) {
   Pool pool(2);
   Parameters parameters = tiny_parameters(tie, lora);
   const PackedBatch batch = tiny_batch();
-  Decoder decoder(parameters, pool, 16);
+  PoolDecoder decoder(parameters, pool, 16);
   std::vector<float> gradient(static_cast<size_t>(parameters.trained_elements()), 0.0f);
   std::vector<float> unused(gradient.size());
   const float scale = 0.125f;
@@ -63,7 +64,7 @@ RunResult run(int threads, bool lora) {
     }
     batch.add(tokens, std::vector<uint8_t>(tokens.size(), 1));
   }
-  Decoder decoder(parameters, pool, 200);
+  PoolDecoder decoder(parameters, pool, 200);
   RunResult result{0.0, std::vector<float>(static_cast<size_t>(parameters.trained_elements()), 0.0f)};
   result.loss = decoder.forward_backward(batch, {.loss_scale = 0.01f,
                                                  .dropout = {.probability = 0.1f, .seed = 1, .step = 5, .lane = 2},
@@ -90,7 +91,7 @@ TEST_CASE("decoder: gradients under dropout, whose mask is that of the forward")
 TEST_CASE("decoder: dropout depends on step and lane, and only then") {
   Pool pool(1);
   Parameters parameters = tiny_parameters(true, false);
-  Decoder decoder(parameters, pool, 16);
+  PoolDecoder decoder(parameters, pool, 16);
   std::vector<float> gradient(static_cast<size_t>(parameters.trained_elements()));
   const auto loss = [&](const DropoutSpec& dropout) {
     return decoder.forward_backward(tiny_batch(), {.dropout = dropout, .gradient = gradient});
@@ -106,7 +107,7 @@ TEST_CASE("decoder: dropout depends on step and lane, and only then") {
 TEST_CASE("decoder: a packed batch gives the sum of its sequences") {
   Pool pool(2);
   Parameters parameters = tiny_parameters(true, false);
-  Decoder decoder(parameters, pool, 16);
+  PoolDecoder decoder(parameters, pool, 16);
   const PackedBatch batch = tiny_batch();
   std::vector<float> together(static_cast<size_t>(parameters.trained_elements()), 0.0f), apart(together.size(), 0.0f);
   const double loss = decoder.forward_backward(batch, {.gradient = together});

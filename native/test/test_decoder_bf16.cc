@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "core/model/decoder.h"
+#include "pool_decoder.h"
 #include "tiny_decoder.h"
 #include "tune_runs.h"
 
@@ -26,9 +27,9 @@ struct Result {
   std::vector<float> gradient, logits;
 };
 
-Result run(const Parameters& parameters, const Bf16Weights* bf16) {
-  Pool pool(2);
-  Decoder decoder(parameters, pool, 16, {.bf16 = bf16});
+Result run(const DecoderWeights& weights) {
+  const Parameters& parameters = weights.parameters();
+  Decoder decoder(weights, 16);
   Result result;
   result.gradient.assign(static_cast<size_t>(parameters.trained_elements()), 0.0f);
   result.logits = decoder.logits(tiny_batch());
@@ -55,8 +56,8 @@ TEST_CASE("decoder in bf16: loss, logits and every gradient are those of fp32 up
       CAPTURE(tie);
       CAPTURE(lora);
       const Parameters parameters = tiny_parameters(tie, lora);
-      const Bf16Weights packed(parameters, pool);
-      const Result exact = run(parameters, nullptr), rounded = run(parameters, &packed);
+      const PoolWeights plain(parameters, pool), packed(parameters, pool, Precision::bf16);
+      const Result exact = run(plain.weights), rounded = run(packed.weights);
       CHECK(rounded.loss == doctest::Approx(exact.loss).epsilon(0.01));
       CHECK(relative_distance(rounded.logits, exact.logits) < kGradient);
       CHECK(rounded.logits != exact.logits);
@@ -79,16 +80,16 @@ TEST_CASE("decoder in bf16: weights that were refreshed are weights that were pa
   Pool pool(1);
   for (const bool lora : {false, true}) {
     Parameters parameters = tiny_parameters(true, lora);
-    Bf16Weights refreshed(parameters, pool);
+    PoolWeights refreshed(parameters, pool, Precision::bf16);
     for (int number = 0; number < static_cast<int>(parameters.all().size()); ++number) {
       const Parameter& parameter = parameters.at(number);
       float* trained = parameters.data(number) + parameter.train_first_row * parameter.row_elements();
       for (int64_t i = 0; i < parameter.trained_elements(); ++i) trained[i] *= 1.5f;
     }
-    const Result stale = run(parameters, &refreshed);
-    refreshed.refresh(pool);
-    const Bf16Weights anew(parameters, pool);
-    const Result expected = run(parameters, &anew), got = run(parameters, &refreshed);
+    const Result stale = run(refreshed.weights);
+    refreshed.weights.refresh();
+    const PoolWeights anew(parameters, pool, Precision::bf16);
+    const Result expected = run(anew.weights), got = run(refreshed.weights);
     CHECK(got.gradient == expected.gradient);
     CHECK(got.logits == expected.logits);
     CHECK(stale.logits != expected.logits);
@@ -108,10 +109,10 @@ TEST_CASE("decoder in bf16: frozen matrices are let go without changing a byte; 
          .first_trained_rows = {400, 400}});
     const auto values = random_values(static_cast<int64_t>(parameters.values().size()), 12, 0.2f);
     std::copy(values.begin(), values.end(), parameters.values().begin());
-    const Bf16Weights packed(parameters, pool);
-    const Result before = run(parameters, &packed);
-    packed.release_frozen(parameters);
-    const Result after = run(parameters, &packed);
+    const PoolWeights packed(parameters, pool, Precision::bf16);
+    const Result before = run(packed.weights);
+    packed.weights.release_frozen(parameters);
+    const Result after = run(packed.weights);
     CHECK(after.loss == before.loss);
     CHECK(after.gradient == before.gradient);
     CHECK(after.logits == before.logits);

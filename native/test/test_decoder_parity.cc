@@ -19,6 +19,7 @@
 #include "core/rank/ranker.h"
 #include "core/safetensors.h"
 #include "fixtures.h"
+#include "pool_decoder.h"
 
 namespace collimate {
 namespace {
@@ -102,7 +103,7 @@ int check_trained(const Parameters& parameters, const SafetensorsFile& file, con
 void check_step(Parameters& parameters, const SafetensorsFile& file) {
   Pool pool(2);
   const PackedBatch batch = read_batch(file);
-  Decoder decoder(parameters, pool, 32);
+  PoolDecoder decoder(parameters, pool, 32);
   CHECK(relative_difference(decoder.logits(batch),
                             file.f32("logits", {batch.labels(), parameters.config().vocabulary})) < kTolerance);
 
@@ -189,7 +190,7 @@ TEST_CASE("parity: 1, 2 and 3 threads give the same bytes, for each architecture
     for (const int threads : {1, 2, 3}) {
       Pool pool(threads);
       gradients.emplace_back(static_cast<size_t>(parameters.trained_elements()), 0.0f);
-      Decoder(parameters, pool, 32).forward_backward(batch, {.gradient = gradients.back()});
+      PoolDecoder(parameters, pool, 32).forward_backward(batch, {.gradient = gradients.back()});
     }
     CHECK(gradients[1] == gradients[0]);
     CHECK(gradients[2] == gradients[0]);
@@ -205,7 +206,7 @@ TEST_CASE("parity: twenty steps of LoRA take PEFT's losses to PEFT's adapters, f
     Parameters parameters = adapted(architecture, file);
     const PackedBatch batch = read_batch(file);
     const auto losses = file.f32("losses", {kSteps});
-    Decoder decoder(parameters, pool, 32);
+    PoolDecoder decoder(parameters, pool, 32);
     Optimizer optimizer = make_optimizer(parameters, file);
     for (int step = 0; step < kSteps; ++step) {
       CAPTURE(step);
@@ -241,8 +242,9 @@ TEST_CASE("parity: constrained beam search gives transformers' items and scores,
                                            .vocabulary = parameters.config().vocabulary});
     const std::vector<int32_t> names{0, 1, 2};
     const PromptSet prompts{file.i32("prompts", {-1}), file.i64("offsets", {users + 1}), names};
+    const PoolWeights of(parameters, pool);
     const RankedLists ours = rank_prompts(pool,
-                                          {.parameters = &parameters,
+                                          {.weights = &of.weights,
                                            .trie = &trie,
                                            .prompts = &prompts,
                                            .beam = {.beams = kBeams, .top_k = kBeams},

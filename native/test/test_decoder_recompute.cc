@@ -8,6 +8,7 @@
 
 #include "core/model/decoder.h"
 #include "fixtures.h"
+#include "pool_decoder.h"
 #include "tiny_decoder.h"
 
 namespace collimate {
@@ -20,9 +21,17 @@ struct Passes {
 };
 
 // Two passes of unlike size on one decoder, so that the second finds the first's leavings in its workspace.
-Passes run(const Parameters& parameters, const Decoder::Options& options, float dropout, int threads = 2) {
-  Pool pool(threads);
-  Decoder decoder(parameters, pool, 16, options);
+struct Variant {
+  Precision precision = Precision::fp32;
+  bool recompute = false;
+  float dropout = 0.0f;
+  int threads = 2;
+};
+
+Passes run(const Parameters& parameters, const Variant& variant) {
+  Pool pool(variant.threads);
+  const PoolWeights of(parameters, pool, variant.precision);
+  Decoder decoder(of.weights, 16, {.recompute = variant.recompute});
   Passes passes;
   passes.gradient.assign(static_cast<size_t>(parameters.trained_elements()), 0.0f);
   PackedBatch small;
@@ -30,19 +39,20 @@ Passes run(const Parameters& parameters, const Decoder::Options& options, float 
   for (const PackedBatch& batch : {tiny_batch(), small}) {
     passes.loss +=
         decoder.forward_backward(batch, {.loss_scale = 0.125f,
-                                         .dropout = {.probability = dropout, .seed = 3, .step = 2, .lane = 1},
+                                         .dropout = {.probability = variant.dropout, .seed = 3, .step = 2, .lane = 1},
                                          .gradient = passes.gradient});
   }
   passes.bytes = decoder.workspace_bytes();
   return passes;
 }
 
-void check_same(const Parameters& parameters, const Bf16Weights* bf16) {
+void check_same(const Parameters& parameters, Precision precision) {
   for (const float dropout : {0.0f, 0.3f}) {
     CAPTURE(dropout);
-    const Passes kept = run(parameters, {.bf16 = bf16}, dropout);
+    const Passes kept = run(parameters, {.precision = precision, .dropout = dropout});
     for (const int threads : {1, 2, 3}) {
-      const Passes again = run(parameters, {.bf16 = bf16, .recompute = true}, dropout, threads);
+      const Passes again =
+          run(parameters, {.precision = precision, .recompute = true, .dropout = dropout, .threads = threads});
       CHECK(again.loss == kept.loss);
       CHECK(again.gradient == kept.gradient);
       CHECK(again.bytes < kept.bytes);
@@ -55,7 +65,7 @@ TEST_CASE("recompute: equal bytes, tied and untied, in full and with adapters, w
     for (const bool lora : {false, true}) {
       CAPTURE(tie);
       CAPTURE(lora);
-      check_same(tiny_parameters(tie, lora), nullptr);
+      check_same(tiny_parameters(tie, lora), Precision::fp32);
     }
   }
 }
@@ -65,12 +75,7 @@ TEST_CASE("recompute: equal bytes in bf16") {
     MESSAGE("skipped: this processor has no bf16 unit");
     return;
   }
-  Pool pool(2);
-  for (const bool lora : {false, true}) {
-    const Parameters parameters = tiny_parameters(true, lora);
-    const Bf16Weights packed(parameters, pool);
-    check_same(parameters, &packed);
-  }
+  for (const bool lora : {false, true}) check_same(tiny_parameters(true, lora), Precision::bf16);
 }
 
 TEST_CASE("recompute: equal bytes for each architecture: biases, norms of heads, windows") {
@@ -87,7 +92,7 @@ TEST_CASE("recompute: equal bytes for each architecture: biases, norms of heads,
       Parameters parameters(options);
       load_base(parameters, files, 1);
       initialise_adapters(parameters, 1);
-      check_same(parameters, nullptr);
+      check_same(parameters, Precision::fp32);
     }
   }
 }
@@ -110,7 +115,7 @@ TEST_CASE("recompute: the workspace that is foretold is the one that is taken") 
       const PackedBatch batch = tiny_batch();
       const int64_t foretold = Decoder::workspace_bytes(
           parameters, {.rows = batch.rows(), .labels = batch.labels(), .recompute = recompute});
-      CHECK(run(parameters, {.recompute = recompute}, 0.0f).bytes == foretold);
+      CHECK(run(parameters, {.recompute = recompute}).bytes == foretold);
     }
   }
 }

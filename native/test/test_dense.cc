@@ -10,6 +10,7 @@
 #include "dense_runs.h"
 #include "elastic_ranks.h"
 #include "gradient_check.h"
+#include "pool_decoder.h"
 
 namespace collimate {
 namespace {
@@ -42,8 +43,8 @@ TEST_CASE("dense: learns the toy walk from behaviour, with text and without") {
     CHECK(model.items() == kDenseItems);
     CHECK(model.items_max == 5);
     Pool pool(1);
-    Decoder decoder(model.parameters, pool, 5,
-                    {.hidden_length = dense::hidden_length(model.parameters.config().dim, model.temperature)});
+    PoolDecoder decoder(model.parameters, pool, 5,
+                        {.hidden_length = dense::hidden_length(model.parameters.config().dim, model.temperature)});
     PackedBatch batch;
     const std::vector<int32_t> known{3, 10, 17}, next{24};
     dense::append_sequence(batch, known, next);
@@ -167,8 +168,9 @@ TEST_CASE("dense: the gradient of id rows and text network equals finite differe
     for (int64_t i = 0; i < parameter.elements(); ++i) values[i] *= 15.0f;
   }
   Pool pool(2);
-  dense::ItemRows rows(parameters, pool, &text);
-  Decoder decoder(parameters, pool, 5, {.table = rows.table(), .hidden_length = dense::hidden_length(config.dim, 0.5)});
+  const PoolWeights of(parameters, pool);
+  dense::ItemRows rows(of.weights, pool, &text);
+  Decoder decoder(of.weights, 5, {.table = rows.table(), .hidden_length = dense::hidden_length(config.dim, 0.5)});
   PackedBatch batch;
   for (int64_t example = 0; example < 6; ++example) sequences.append_to(batch, example);
   const dense::ItemRows::IdDrop drop{.probability = 0.3f, .seed = 1, .step = 2};

@@ -11,6 +11,7 @@
 #include "core/safetensors.h"
 #include "test/fixtures.h"
 #include "test/job_fixture.h"
+#include "test/pool_decoder.h"
 
 namespace collimate {
 namespace {
@@ -69,7 +70,7 @@ TEST_CASE("embed_text: hidden states and normalised means agree with transformer
       batch.add(tokens.subspan(static_cast<size_t>(offsets[s]), length), std::vector<uint8_t>(length, 0));
     }
     Pool pool(2);
-    Decoder decoder(parameters, pool, 64);
+    PoolDecoder decoder(parameters, pool, 64);
     const std::vector<float> hidden = decoder.hidden_states(batch);
     CHECK(relative_difference(hidden, file.f32("hidden", {batch.rows(), -1})) < kTolerance);
 

@@ -90,6 +90,8 @@ const std::map<std::string, std::string> kNoGradient{
     {"lora_gradient", "lora_backward"},
     {"bf16_linear_forward", "bf16_linear_backward"},
     {"gather_rows", "scatter_rows"},
+    {"copy_rows", "decoding is not trained"},
+    {"add_rows", "the gradient of a sum is that of its terms"},
     {"inverse_norms", "masked_backward"},
     {"masked_forward", "masked_backward"},
     {"intents_forward", "intents_backward"},

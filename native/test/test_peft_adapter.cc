@@ -7,6 +7,7 @@
 #include "core/model/decoder.h"
 #include "core/model/parameters.h"
 #include "job_fixture.h"
+#include "pool_decoder.h"
 
 namespace collimate {
 namespace {
@@ -273,7 +274,7 @@ TEST_CASE("merge and logits: whole weights of an adapter, the same answers, the 
   PackedBatch batch;
   batch.add(std::span(tokens).subspan(4), std::vector<uint8_t>{0, 0, 1});
   Pool pool(1);
-  const auto of_token = Decoder(expected, pool, 4).logits(batch);  // behind the token 28
+  const auto of_token = PoolDecoder(expected, pool, 4).logits(batch);  // behind the token 28
   // Another number of rows in the head's product is another order of sums.
   for (int64_t i = 0; i < kVocabulary; ++i) {
     const float ours = logits.f32("logits", {7, kVocabulary})[static_cast<size_t>(5 * kVocabulary + i)];

@@ -9,6 +9,7 @@
 #include "core/failure.h"
 #include "core/model/preference_loss.h"
 #include "core/model/training_examples.h"
+#include "pool_decoder.h"
 #include "tiny_decoder.h"
 #include "tune_runs.h"
 
@@ -17,33 +18,11 @@ namespace {
 
 constexpr double kGradient = 5e-3;
 
-// A group of three answers behind one prompt, a plain sequence, and a group of two.
-PackedBatch grouped_batch(std::span<const double> reference) {
-  PackedBatch batch;
-  const auto group = [&](const std::vector<std::vector<int32_t>>& sequences, size_t first) {
-    PreferenceGroup made{.label_bounds = {batch.labels()}, .reference = {}};
-    for (size_t i = 0; i < sequences.size(); ++i) {
-      std::vector<uint8_t> mask(sequences[i].size(), 0);
-      mask.end()[-1] = mask.end()[-2] = 1;
-      batch.add(sequences[i], mask);
-      made.label_bounds.push_back(batch.labels());
-      made.reference.push_back(reference[first + i]);
-    }
-    batch.groups.push_back(made);
-  };
-  group({{3, 17, 4, 22}, {3, 17, 5, 21}, {3, 17, 6, 20}}, 0);
-  batch.add(std::vector<int32_t>{5, 18, 19, 20}, std::vector<uint8_t>{0, 1, 0, 1});
-  group({{9, 2, 16}, {9, 21, 9}}, 3);
-  return batch;
-}
-
-const std::vector<double> kReference{-7.5, -6.0, -8.0, -5.0, -9.0};
-
 void check_gradients(bool lora) {
   Pool pool(2);
   Parameters parameters = tiny_parameters(false, lora);
-  const PackedBatch batch = grouped_batch(kReference);
-  Decoder decoder(parameters, pool, 16);
+  const PackedBatch batch = grouped_batch(kGroupReference);
+  PoolDecoder decoder(parameters, pool, 16);
   std::vector<float> gradient(static_cast<size_t>(parameters.trained_elements()), 0.0f), unused(gradient.size());
   const auto pass = [&](std::vector<float>& into) {
     return decoder.forward_backward(batch, {.loss_scale = 0.5f,
@@ -143,8 +122,8 @@ TEST_CASE("preference groups: gradients through the decoder, full and of adapter
 TEST_CASE("preference groups: the loss is that of the answers' log-probabilities, the rest is cross-entropy") {
   Pool pool(1);
   const Parameters parameters = tiny_parameters(false, false);
-  const PackedBatch batch = grouped_batch(kReference);
-  Decoder decoder(parameters, pool, 16);
+  const PackedBatch batch = grouped_batch(kGroupReference);
+  PoolDecoder decoder(parameters, pool, 16);
   const std::vector<double> losses = decoder.losses(batch);
   std::vector<double> terms(losses.size());
   std::vector<float> gradient(static_cast<size_t>(parameters.trained_elements()), 0.0f);

@@ -14,6 +14,7 @@
 #include "core/model/decoder.h"
 #include "core/philox.h"
 #include "core/rank/ranker.h"
+#include "test/pool_decoder.h"
 #include "test/rank_models.h"
 #include "test/rank_reference.h"
 
@@ -28,8 +29,9 @@ RankedLists rank(const Model& model, const Prompts& prompts, const BeamOptions& 
   const ItemTrie trie = model.trie();
   const PromptSet set = prompts.set();
   Pool pool(threads);
+  const PoolWeights of(model.parameters, pool);
   return rank_prompts(pool,
-                      {.parameters = &model.parameters,
+                      {.weights = &of.weights,
                        .trie = &trie,
                        .prompts = &set,
                        .beam = beam,
@@ -198,7 +200,8 @@ TEST_CASE("rank: groups report progress one at a time, and a hook that throws en
   const ItemTrie trie = model.trie();
   const PromptSet set = prompts.set();
   Pool pool(3);
-  const RankRequest request{.parameters = &model.parameters,
+  const PoolWeights of(model.parameters, pool);
+  const RankRequest request{.weights = &of.weights,
                             .trie = &trie,
                             .prompts = &set,
                             .beam = {.beams = 4, .top_k = 4},

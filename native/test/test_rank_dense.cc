@@ -10,6 +10,7 @@
 #include "core/rank/beam.h"
 #include "dense_runs.h"
 #include "job_fixture.h"
+#include "pool_decoder.h"
 
 namespace collimate {
 namespace {
@@ -42,8 +43,8 @@ std::vector<double> reference_scores(const Trained& trained, std::span<const int
   Pool pool(1);
   for (int m = 0; m < models_used; ++m) {
     const auto model = dense::DenseModel::load(trained.models[m], "model");
-    Decoder decoder(model.parameters, pool, 5,
-                    {.hidden_length = dense::hidden_length(model.parameters.config().dim, model.temperature)});
+    PoolDecoder decoder(model.parameters, pool, 5,
+                        {.hidden_length = dense::hidden_length(model.parameters.config().dim, model.temperature)});
     PackedBatch batch;
     const int32_t none = 0;
     dense::append_sequence(batch, known.last(std::min<size_t>(known.size(), 5)), std::span(&none, 1));

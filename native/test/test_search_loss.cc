@@ -8,6 +8,7 @@
 
 #include "core/rank/exact_search.h"
 #include "core/rank/ranker.h"
+#include "test/pool_decoder.h"
 #include "test/rank_models.h"
 #include "test/rank_reference.h"
 
@@ -22,8 +23,9 @@ RankedLists rank(const Model& model, const Prompts& prompts, const BeamOptions& 
   const ItemTrie trie = model.trie();
   const PromptSet set = prompts.set();
   Pool pool(threads);
+  const PoolWeights of(model.parameters, pool);
   return rank_prompts(pool,
-                      {.parameters = &model.parameters,
+                      {.weights = &of.weights,
                        .trie = &trie,
                        .prompts = &set,
                        .beam = beam,

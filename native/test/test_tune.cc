@@ -4,6 +4,7 @@
 #include "core/failure.h"
 #include "core/model/decoder.h"
 #include "core/model/parameters.h"
+#include "pool_decoder.h"
 #include "tune_runs.h"
 
 namespace collimate {
@@ -56,7 +57,7 @@ TEST_CASE("tune: learns a toy task, reports every step, and its model loads for 
 
   Pool pool(1);
   const Parameters parameters = load_model(outcome.outputs.at("model"), {});
-  Decoder decoder(parameters, pool, 16);
+  PoolDecoder decoder(parameters, pool, 16);
   PackedBatch batch;
   batch.add(std::vector<int32_t>{1, 4, 7, 10}, std::vector<uint8_t>{0, 0, 0, 1});
   const auto logits = decoder.logits(batch);

@@ -6,6 +6,7 @@
 #include "adapter_runs.h"
 #include "core/model/decoder.h"
 #include "core/model/parameters.h"
+#include "pool_decoder.h"
 
 namespace collimate {
 namespace {
@@ -56,8 +57,8 @@ TEST_CASE("tune: adapters learn over a frozen base, hold only what was trained, 
     std::copy(values.begin(), values.end(), apart.data(number) + parameter.train_first_row * parameter.row_elements());
   }
   const Parameters merged = load_model(outcome.outputs.at("model"), run.inputs);
-  const auto expected = Decoder(apart, pool, 16).logits(probe());
-  const auto logits = Decoder(merged, pool, 16).logits(probe());
+  const auto expected = PoolDecoder(apart, pool, 16).logits(probe());
+  const auto logits = PoolDecoder(merged, pool, 16).logits(probe());
   for (size_t i = 0; i < logits.size(); ++i)
     CHECK(std::fabs(logits[i] - expected[i]) < 1e-4f);  // another order of sums
 }

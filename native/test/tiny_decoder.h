@@ -40,4 +40,26 @@ inline PackedBatch tiny_batch() {
   return batch;
 }
 
+// A group of three answers behind one prompt, a plain sequence, and a group of two.
+inline PackedBatch grouped_batch(std::span<const double> reference) {
+  PackedBatch batch;
+  const auto group = [&](const std::vector<std::vector<int32_t>>& sequences, size_t first) {
+    PreferenceGroup made{.label_bounds = {batch.labels()}, .reference = {}};
+    for (size_t i = 0; i < sequences.size(); ++i) {
+      std::vector<uint8_t> mask(sequences[i].size(), 0);
+      mask.end()[-1] = mask.end()[-2] = 1;
+      batch.add(sequences[i], mask);
+      made.label_bounds.push_back(batch.labels());
+      made.reference.push_back(reference[first + i]);
+    }
+    batch.groups.push_back(made);
+  };
+  group({{3, 17, 4, 22}, {3, 17, 5, 21}, {3, 17, 6, 20}}, 0);
+  batch.add(std::vector<int32_t>{5, 18, 19, 20}, std::vector<uint8_t>{0, 1, 0, 1});
+  group({{9, 2, 16}, {9, 21, 9}}, 3);
+  return batch;
+}
+
+inline const std::vector<double> kGroupReference{-7.5, -6.0, -8.0, -5.0, -9.0};
+
 }  // namespace collimate

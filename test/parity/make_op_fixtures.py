@@ -273,6 +273,18 @@ def scatter_rows(t, p):
     return dict(to=t["to"].index_copy(0, t["index"], t["from"]))
 
 
+@op
+def copy_rows(t, p):
+    to, dim, kept = t["to"].clone(), int(p["dim"]), t["to_row"] >= 0
+    to[t["to_row"][kept], :dim] = t["from"][kept, :dim]
+    return dict(to=to)
+
+
+@op
+def add_rows(t, p):
+    return dict(to=t["to"] + torch.where(t["left_out"][:, None] == 0, t["from"], 0.0))
+
+
 def philox_words(p, count):
     """Philox 4x32-10: `count` words of the stream, counters (index, stream, 0, site)."""
     index = np.arange((count + 3) // 4, dtype=np.uint64)

@@ -13,6 +13,7 @@
 
 #include "bench/machine_peaks.h"
 #include "core/philox.h"
+#include "core/sequence_bounds.h"
 #include "cuda/clustering.h"
 #include "cuda/gemm.h"
 #include "cuda/ops.h"
@@ -144,29 +145,28 @@ void bench_clustering(Device& device, const char* what, int64_t count, int64_t d
 void bench_attention(Device& device, const char* what, int64_t sequences, int64_t length, int64_t heads,
                      int64_t kv_heads, int64_t dim, const Peaks& peaks) {
   const int64_t rows = sequences * length, width = (heads + 2 * kv_heads) * dim;
-  std::vector<int32_t> first, end;
-  for (int64_t row = 0; row < rows; ++row) {
-    first.push_back(static_cast<int32_t>(row / length * length));
-    end.push_back(static_cast<int32_t>((row / length + 1) * length));
-  }
-  const DeviceArray<int32_t> first_there(device, first), end_there(device, end);
+  std::vector<int64_t> offsets;
+  for (int64_t row = 0; row <= rows; row += length) offsets.push_back(row);
+  const SequenceBounds bounds(offsets);
+  const DeviceArray<int32_t> first_there(device, bounds.first_row), end_there(device, bounds.end_row);
   const std::vector<float> values = normal_values(rows * width, 4);
   const DeviceArray<float> qkv(device, std::span<const float>(values));
   DeviceArray<float> out(device, rows * heads * dim), lse(device, rows * heads), dqkv(device, rows * width);
-  const cuda::AttentionForward forward{
-      .args = {.heads = heads,
-               .kv_heads = kv_heads,
-               .head_dim = dim,
-               .scale = 0.1f,
-               .q = qkv.data(),
-               .k = qkv.data() + heads * dim,
-               .v = qkv.data() + (heads + kv_heads) * dim,
-               .q_stride = width,
-               .k_stride = width,
-               .v_stride = width,
-               .out = out.data(),
-               .log_sum_exp = lse.data()},
-      .packed = {.rows = rows, .longest = length, .first_row = first_there.data(), .end_row = end_there.data()}};
+  const ops::AttentionForward forward{.heads = heads,
+                                      .kv_heads = kv_heads,
+                                      .head_dim = dim,
+                                      .offsets = offsets,
+                                      .first_row = first_there.data(),
+                                      .end_row = end_there.data(),
+                                      .scale = 0.1f,
+                                      .q = qkv.data(),
+                                      .k = qkv.data() + heads * dim,
+                                      .v = qkv.data() + (heads + kv_heads) * dim,
+                                      .q_stride = width,
+                                      .k_stride = width,
+                                      .v_stride = width,
+                                      .out = out.data(),
+                                      .log_sum_exp = lse.data()};
   const double pairs = static_cast<double>(rows * heads) * 0.5 * static_cast<double>(length + 1);
   const double bytes = 4.0 * static_cast<double>(rows * (width + heads * dim));
   report(std::string("attention forward, ") + what,

@@ -39,7 +39,7 @@ void write_dense_model(const DenseModelFile& model, const std::filesystem::path&
     const std::span<const float> values(parameters.data(number), static_cast<size_t>(parameter.elements()));
     writer.add_f32(is_ids ? kIdRows : parameter.name, parameter.shape, values);
     if (!is_ids) continue;
-    writer.add_f32(parameter.name, parameter.shape, std::span(model.rows.table(), values.size()));
+    writer.add_f32(parameter.name, parameter.shape, model.item_rows);
   }
   writer.set_metadata("config", parameters.config().to_text());
   writer.set_metadata("dense", Json({{"itemsMax", model.items_max}, {"temperature", model.temperature}}).dump());

@@ -6,8 +6,9 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
+#include <string>
 
-#include "core/dense/item_rows.h"
 #include "core/model/decoder.h"
 #include "core/model/parameters.h"
 
@@ -28,7 +29,7 @@ struct DenseModel {
 
 struct DenseModelFile {
   const Parameters& parameters;
-  const ItemRows& rows;  // made without drop
+  std::span<const float> item_rows;  // [I, C], made without drop
   int64_t items_max = 0;
   double temperature = 0.0;
 };

@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "core/failure.h"
-#include "core/ops.h"
 #include "core/philox.h"
 #include "core/safetensors.h"
 
@@ -41,24 +40,31 @@ TextVectors TextVectors::read(const std::filesystem::path& path, int64_t items) 
   return text;
 }
 
-ItemRows::ItemRows(const Parameters& parameters, Pool& pool, const TextVectors* text)
-    : parameters_(parameters),
+ItemRows::ItemRows(const DecoderWeights& weights, Pool& pool, const TextVectors* text)
+    : weights_(weights),
+      backend_(weights.backend()),
       pool_(pool),
       text_(text),
-      items_(parameters.config().vocabulary),
-      dim_(parameters.config().dim),
-      length_(std::sqrt(static_cast<float>(dim_))) {
-  const auto items = static_cast<size_t>(items_), cells = static_cast<size_t>(items_ * dim_);
-  dropped_.assign(items, 0);
-  table_.resize(cells);
-  inverse_length_.resize(items);
+      items_(weights.parameters().config().vocabulary),
+      dim_(weights.parameters().config().dim),
+      length_(std::sqrt(static_cast<float>(dim_))),
+      dropped_(static_cast<size_t>(items_), 0),
+      table_(backend_, items_ * dim_),
+      inverse_length_(backend_, items_) {
+  if (!backend_.is_host()) drows_there_ = BackendArray<float>(backend_, items_ * dim_);
   if (text_ == nullptr) return;
+  const Parameters& parameters = weights.parameters();
   network_ = {.in = parameters.number_of(kTextIn), .out = parameters.number_of(kTextOut)};
   network_.hidden = parameters.at(network_.out).shape[1];
-  const auto hidden = static_cast<size_t>(items_ * network_.hidden);
-  gate_up_.resize(2 * hidden);
-  act_.resize(hidden);
-  dact_.resize(hidden);
+  text_rows_ = PlacedArray<float>(backend_, text_->rows);
+  gate_up_ = BackendArray<float>(backend_, 2 * items_ * network_.hidden);
+  act_ = BackendArray<float>(backend_, items_ * network_.hidden);
+  dact_ = BackendArray<float>(backend_, items_ * network_.hidden);
+  if (!backend_.is_host()) {
+    dropped_there_ = BackendArray<int32_t>(backend_, items_);
+    dnetwork_there_ =
+        BackendArray<float>(backend_, parameters.at(network_.in).elements() + parameters.at(network_.out).elements());
+  }
   for (int64_t i = 0; i < items_; ++i) {
     const float* row = text_->rows.data() + i * text_->dim;
     has_text_.push_back(std::any_of(row, row + text_->dim, [](float value) { return value != 0.0f; }) ? 1 : 0);
@@ -67,97 +73,131 @@ ItemRows::ItemRows(const Parameters& parameters, Pool& pool, const TextVectors* 
 
 // table = what the network makes of the text.
 void ItemRows::text_forward() {
-  ops::linear_forward(pool_, {.rows = items_,
-                              .in = text_->dim,
-                              .out = 2 * network_.hidden,
-                              .x = text_->rows.data(),
-                              .x_stride = text_->dim,
-                              .weight = parameters_.data(network_.in),
-                              .y = gate_up_.data(),
-                              .y_stride = 2 * network_.hidden});
-  ops::swiglu_forward(pool_,
-                      {.rows = items_, .ffn_dim = network_.hidden, .gate_up = gate_up_.data(), .act = act_.data()});
-  ops::linear_forward(pool_, {.rows = items_,
-                              .in = network_.hidden,
-                              .out = dim_,
-                              .x = act_.data(),
-                              .x_stride = network_.hidden,
-                              .weight = parameters_.data(network_.out),
-                              .y = table_.data(),
-                              .y_stride = dim_});
+  backend_.linear_forward({.rows = items_,
+                           .in = text_->dim,
+                           .out = 2 * network_.hidden,
+                           .x = text_rows_.data(),
+                           .x_stride = text_->dim,
+                           .weight = weights_.data(network_.in),
+                           .y = gate_up_.data(),
+                           .y_stride = 2 * network_.hidden});
+  backend_.swiglu_forward({.rows = items_, .ffn_dim = network_.hidden, .gate_up = gate_up_.data(), .act = act_.data()});
+  backend_.linear_forward({.rows = items_,
+                           .in = network_.hidden,
+                           .out = dim_,
+                           .x = act_.data(),
+                           .x_stride = network_.hidden,
+                           .weight = weights_.data(network_.out),
+                           .y = table_.data(),
+                           .y_stride = dim_});
 }
 
-void ItemRows::make(const IdDrop& drop) {
-  const float* ids = parameters_.data(parameters_.embedding());
-  if (text_ != nullptr) text_forward();
+void ItemRows::choose_dropped(const IdDrop& drop) {
   const RandomStream stream{
       .seed = drop.seed, .site = RandomSite::item_row, .stream = static_cast<uint64_t>(drop.step)};
   pool_.for_blocks(items_, kItemsPerBlock, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      float* row = table_.data() + i * dim_;
-      const float* id = ids + i * dim_;
-      if (text_ == nullptr) {
-        std::copy_n(id, dim_, row);
-        continue;
-      }
       const bool drops = drop.probability > 0.0f && has_text_[static_cast<size_t>(i)] != 0 &&
                          random_uniform(stream, static_cast<uint64_t>(i)) < drop.probability;
       dropped_[static_cast<size_t>(i)] = drops ? 1 : 0;
-      if (drops) continue;
-      for (int64_t c = 0; c < dim_; ++c) row[c] += id[c];
     }
   });
-  ops::unit_rows_forward(pool_, {.rows = items_,
-                                 .dim = dim_,
-                                 .length = length_,
-                                 .x = table_.data(),
-                                 .y = table_.data(),
-                                 .inverse_length = inverse_length_.data()});
+}
+
+void ItemRows::make(const IdDrop& drop) {
+  const float* ids = weights_.data(weights_.parameters().embedding());
+  if (text_ == nullptr) {
+    backend_.copy(table_.data(), ids, items_ * dim_ * static_cast<int64_t>(sizeof(float)));
+  } else {
+    text_forward();
+    choose_dropped(drop);
+    if (!backend_.is_host()) dropped_there_.upload(dropped_);
+    backend_.add_rows({.rows = items_,
+                       .dim = dim_,
+                       .left_out = backend_.is_host() ? dropped_.data() : dropped_there_.data(),
+                       .from = ids,
+                       .to = table_.data()});
+  }
+  backend_.unit_rows_forward({.rows = items_,
+                              .dim = dim_,
+                              .length = length_,
+                              .x = table_.data(),
+                              .y = table_.data(),
+                              .inverse_length = inverse_length_.data()});
+}
+
+std::vector<float> ItemRows::host_table() const {
+  std::vector<float> table(static_cast<size_t>(items_ * dim_));
+  table_.download(table);
+  return table;
 }
 
 // From the gradient of id row + text row, which is where the embedding's goes.
-void ItemRows::text_backward(std::span<float> gradient) {
-  const float* drows = gradient.data() + parameters_.at(parameters_.embedding()).gradient_offset;
-  ops::linear_backward(pool_, {.rows = items_,
-                               .in = network_.hidden,
-                               .out = dim_,
-                               .x = act_.data(),
-                               .x_stride = network_.hidden,
-                               .weight = parameters_.data(network_.out),
-                               .dy = drows,
-                               .dy_stride = dim_,
-                               .dx = dact_.data(),
-                               .dx_stride = network_.hidden,
-                               .dweight = gradient.data() + parameters_.at(network_.out).gradient_offset});
-  ops::swiglu_backward(pool_, {.rows = items_,
-                               .ffn_dim = network_.hidden,
-                               .gate_up = gate_up_.data(),
-                               .dact = dact_.data(),
-                               .dgate_up = gate_up_.data()});
-  ops::linear_backward(pool_, {.rows = items_,
-                               .in = text_->dim,
-                               .out = 2 * network_.hidden,
-                               .x = text_->rows.data(),
-                               .x_stride = text_->dim,
-                               .dy = gate_up_.data(),
-                               .dy_stride = 2 * network_.hidden,
-                               .dweight = gradient.data() + parameters_.at(network_.in).gradient_offset});
+void ItemRows::text_backward(const Gradients& gradients) {
+  backend_.linear_backward({.rows = items_,
+                            .in = network_.hidden,
+                            .out = dim_,
+                            .x = act_.data(),
+                            .x_stride = network_.hidden,
+                            .weight = weights_.data(network_.out),
+                            .dy = gradients.rows,
+                            .dy_stride = dim_,
+                            .dx = dact_.data(),
+                            .dx_stride = network_.hidden,
+                            .dweight = gradients.out});
+  backend_.swiglu_backward({.rows = items_,
+                            .ffn_dim = network_.hidden,
+                            .gate_up = gate_up_.data(),
+                            .dact = dact_.data(),
+                            .dgate_up = gate_up_.data()});
+  backend_.linear_backward({.rows = items_,
+                            .in = text_->dim,
+                            .out = 2 * network_.hidden,
+                            .x = text_rows_.data(),
+                            .x_stride = text_->dim,
+                            .dy = gate_up_.data(),
+                            .dy_stride = 2 * network_.hidden,
+                            .dweight = gradients.in});
 }
 
 void ItemRows::backward(std::span<float> gradient) {
-  float* drows = gradient.data() + parameters_.at(parameters_.embedding()).gradient_offset;
-  ops::unit_rows_backward(pool_, {.rows = items_,
-                                  .dim = dim_,
-                                  .length = length_,
-                                  .y = table_.data(),
-                                  .inverse_length = inverse_length_.data(),
-                                  .dy = drows,
-                                  .dx = drows});
+  const Parameters& parameters = weights_.parameters();
+  const std::span<float> drows = gradient.subspan(static_cast<size_t>(gradient_offset(parameters.embedding())),
+                                                  static_cast<size_t>(items_ * dim_));
+  Gradients there{.rows = drows.data()};
+  if (text_ != nullptr) {
+    there.in = gradient.data() + gradient_offset(network_.in);
+    there.out = gradient.data() + gradient_offset(network_.out);
+  }
+  const auto on_device = !backend_.is_host();
+  if (on_device) {
+    drows_there_.upload(drows);
+    there = {.rows = drows_there_.data(), .in = dnetwork_there_.data()};
+    if (text_ != nullptr) {
+      there.out = there.in + parameters.at(network_.in).elements();
+      backend_.zero(there.in, dnetwork_there_.size() * static_cast<int64_t>(sizeof(float)));
+    }
+  }
+  backend_.unit_rows_backward({.rows = items_,
+                               .dim = dim_,
+                               .length = length_,
+                               .y = table_.data(),
+                               .inverse_length = inverse_length_.data(),
+                               .dy = there.rows,
+                               .dx = there.rows});
+  if (text_ != nullptr) text_backward(there);
+  if (on_device) drows_there_.download(drows);
   if (text_ == nullptr) return;
-  text_backward(gradient);
+  if (on_device) {
+    // In the flat gradient as here, the two matrices lie side by side.
+    std::vector<float> network(static_cast<size_t>(dnetwork_there_.size()));
+    dnetwork_there_.download(network);
+    float* to = gradient.data() + gradient_offset(network_.in);
+    for (size_t i = 0; i < network.size(); ++i) to[i] += network[i];
+  }
   pool_.for_blocks(items_, kItemsPerBlock, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
-      if (dropped_[static_cast<size_t>(i)] != 0) std::fill_n(drows + i * dim_, dim_, 0.0f);
+      if (dropped_[static_cast<size_t>(i)] != 0) std::fill_n(drows.data() + i * dim_, dim_, 0.0f);
   });
 }
 

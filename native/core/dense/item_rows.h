@@ -14,7 +14,8 @@
 #include <string>
 #include <vector>
 
-#include "core/model/parameters.h"
+#include "core/model/decoder_weights.h"
+#include "core/ops_backend.h"
 #include "core/pool.h"
 
 namespace collimate::dense {
@@ -32,17 +33,18 @@ struct TextVectors {
 class ItemRows {
  public:
   // Parameters: id rows as the decoder's embedding, the network as the appended kTextIn and kTextOut, where there is
-  // text.
-  ItemRows(const Parameters& parameters, Pool& pool, const TextVectors* text);
+  // text. Made where the weights are.
+  ItemRows(const DecoderWeights& weights, Pool& pool, const TextVectors* text);
 
   struct IdDrop {
     float probability = 0.0f;
     uint64_t seed = 0;
     int64_t step = 0;
   };
-  // [I, C], rows of length sqrt(C).
+  // [I, C], rows of length sqrt(C), where the weights' backend reads it.
   void make(const IdDrop& drop);
   const float* table() const { return table_.data(); }
+  std::vector<float> host_table() const;
   float length() const { return length_; }
   // In: the table's gradient where the embedding's goes. Out: the embedding's, and the network's added to its own.
   void backward(std::span<float> gradient);
@@ -52,18 +54,30 @@ class ItemRows {
     int in = -1, out = -1;  // parameter numbers
     int64_t hidden = 0;
   };
+  // Of id row + text row, and of the network's two matrices.
+  struct Gradients {
+    float *rows = nullptr, *in = nullptr, *out = nullptr;
+  };
   void text_forward();
-  void text_backward(std::span<float> gradient);
+  void text_backward(const Gradients& gradients);
+  void choose_dropped(const IdDrop& drop);
+  int64_t gradient_offset(int number) const { return weights_.parameters().at(number).gradient_offset; }
 
-  const Parameters& parameters_;
+  const DecoderWeights& weights_;
+  OpsBackend& backend_;
   Pool& pool_;
   const TextVectors* text_;
   Network network_;
   int64_t items_ = 0, dim_ = 0;
   float length_ = 1.0f;
-  std::vector<uint8_t> dropped_, has_text_;    // [I]
-  std::vector<float> table_, inverse_length_;  // [I, C], [I]
-  std::vector<float> gate_up_, act_, dact_;    // [I, 2h], [I, h], [I, h]
+  std::vector<int32_t> dropped_;   // [I], 0 or 1
+  std::vector<uint8_t> has_text_;  // [I]
+  // In the backend's memory.
+  PlacedArray<float> text_rows_;
+  BackendArray<float> table_, inverse_length_;        // [I, C], [I]
+  BackendArray<float> gate_up_, act_, dact_;          // [I, 2h], [I, h], [I, h]
+  BackendArray<int32_t> dropped_there_;               // on a device
+  BackendArray<float> drows_there_, dnetwork_there_;  // [I, C]; both matrices
 };
 
 }  // namespace collimate::dense

@@ -55,12 +55,14 @@ class DenseTrainer : public LanedModel {
         text_(read_text(context, log_.items())),
         order_(order_options()),
         state_(make_parameters(recipe_, log_.items(), text()), recipe_.optimizer),
-        rows_(state_.parameters, context.pool(), text()) {
+        weights_(state_.parameters, context.ops()),
+        rows_(weights_, context.pool(), text()) {
     if (context.spec().join_survivors) {
       state_.step = -1;
     } else if (context.spec().resume_dir) {
       state_.resume(*context.spec().resume_dir, recipe_.schedule.steps);
     }
+    weights_.refresh();
   }
 
   LanedSettings settings() const override {
@@ -114,6 +116,8 @@ class DenseTrainer : public LanedModel {
     return gradient_;
   }
 
+  void parameters_changed() override { weights_.refresh(); }
+
   int prepare_lanes(const LaneRange& range) override {
     const LanePlan plan = plan_decoder_lanes(context_, {.parameters = state_.parameters,
                                                         .settings = settings(),
@@ -126,7 +130,7 @@ class DenseTrainer : public LanedModel {
                                                         }});
     for (int i = 0; i < plan.at_once; ++i) {
       decoders_.emplace_back(
-          state_.parameters, context_.pool(), recipe_.items_max,
+          weights_, recipe_.items_max,
           Decoder::Options{.recompute = plan.recompute,
                            .table = rows_.table(),
                            .hidden_length = dense::hidden_length(recipe_.shape.dim, recipe_.temperature)});
@@ -138,14 +142,14 @@ class DenseTrainer : public LanedModel {
   JobOutcome result() override {
     rows_.make({});
     // The loss of a step is that before its update: the last update is seen here only.
-    const std::span<const float> table(rows_.table(), static_cast<size_t>(log_.items() * recipe_.shape.dim));
+    const std::vector<float> table = rows_.host_table();
     if (!std::all_of(table.begin(), table.end(), [](float value) { return std::isfinite(value); }))
       throw JobFailure(FailureCause::nan_loss,
                        "dense: the item rows after the last step are not finite; lower "
                        "learningRate or raise temperature");
     const std::filesystem::path& folder = context_.spec().output_dir;
     dense::write_dense_model({.parameters = state_.parameters,
-                              .rows = rows_,
+                              .item_rows = table,
                               .items_max = recipe_.items_max,
                               .temperature = recipe_.temperature},
                              folder / "model");
@@ -177,6 +181,7 @@ class DenseTrainer : public LanedModel {
   std::optional<dense::TextVectors> text_;
   ExampleOrder order_;
   TuneState state_;
+  DecoderWeights weights_;
   dense::ItemRows rows_;
   std::vector<float> gradient_;    // of all that is trained
   std::vector<Decoder> decoders_;  // by slot of the reducer

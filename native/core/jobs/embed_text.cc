@@ -115,7 +115,8 @@ JobOutcome run_embed_text(JobContext& context) {
   const Parameters parameters = frozen_base(BaseFiles::from_inputs(context.spec().inputs));
   const Texts texts(context.input("text_tokens"), parameters.config().vocabulary);
   const int64_t dim = parameters.config().dim, items = texts.count();
-  Decoder decoder(parameters, context.pool(), texts.longest());
+  const DecoderWeights weights(parameters, context.ops());
+  Decoder decoder(weights, texts.longest());
 
   std::vector<int64_t> batches{0};  // first items
   int64_t tokens = 0;

@@ -10,7 +10,6 @@
 #include "core/failure.h"
 #include "core/jobs/regrouping.h"
 #include "core/jobs/state_sync.h"
-#include "core/memory.h"
 #include "core/model/decoder.h"
 #include "core/ops.h"
 
@@ -189,11 +188,11 @@ class Training {
 };
 
 // The most rows and the most labels that a lane of this rank has in the coming epoch.
-Decoder::WorkspaceShape largest_lane(const DecoderLanes& lanes) {
+Decoder::PassShape largest_lane(const DecoderLanes& lanes) {
   ExampleOrder order(lanes.order);
   const int64_t batch_sequences = lanes.order.batch_sequences;
   const int64_t epoch_steps = lanes.order.examples / batch_sequences + 1;
-  Decoder::WorkspaceShape largest;
+  Decoder::PassShape largest;
   for (int64_t step = lanes.step; step < std::min(lanes.settings.steps, lanes.step + epoch_steps); ++step) {
     const std::vector<int64_t> batch = order.batch(step);
     for (int lane = 0; lane < lanes.range.count; ++lane) {
@@ -222,9 +221,12 @@ JobOutcome train_in_lanes(JobContext& context, LanedModel& model) { return Train
 // A lane to each thread wastes less than all threads on one lane, if there are lanes enough and memory for their
 // activations.
 LanePlan plan_decoder_lanes(JobContext& context, const DecoderLanes& lanes) {
-  const int threads = context.pool().threads();
+  // A device takes one lane after the other, each with all of it.
+  const bool on_device = !context.ops().is_host();
+  const int threads = on_device ? 1 : context.pool().threads();
   const int64_t gradient = lanes.settings.reduced_elements * static_cast<int64_t>(sizeof(float));
-  Decoder::WorkspaceShape shape = largest_lane(lanes);
+  Decoder::PassShape shape = largest_lane(lanes);
+  shape.on_device = on_device;
   // Lanes of later epochs may be somewhat larger.
   const auto lane_bytes = [&](bool recompute) {
     shape.recompute = recompute;
@@ -233,7 +235,7 @@ LanePlan plan_decoder_lanes(JobContext& context, const DecoderLanes& lanes) {
   const LaneMemory memory{
       .kept_bytes = lane_bytes(false),
       .recomputed_bytes = lane_bytes(true),
-      .available_bytes = static_cast<int64_t>(kMemoryShare * static_cast<double>(available_memory_bytes())),
+      .available_bytes = static_cast<int64_t>(kMemoryShare * static_cast<double>(context.ops().available_bytes())),
       .lanes_wanted = lanes.range.count < threads ? 1 : threads};
   const int saving = context.spec().memory_saving;
   LanePlan plan = plan_lanes(memory, saving > 0 ? Recompute::on : recompute_setting());

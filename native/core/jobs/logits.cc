@@ -61,7 +61,8 @@ JobOutcome run_logits(JobContext& context) {
   const Prompts prompts = read_prompts(file, vocabulary);
   size_t longest = 1;
   for (int64_t i = 0; i < prompts.count(); ++i) longest = std::max(longest, prompts.at(i).size());
-  Decoder decoder(parameters, context.pool(), static_cast<int64_t>(longest));
+  const DecoderWeights weights(parameters, context.ops());
+  Decoder decoder(weights, static_cast<int64_t>(longest));
   std::vector<float> logits;
   for (int64_t i = 0; i < prompts.count(); ++i) {
     context.throw_if_aborted();

@@ -1,7 +1,7 @@
 // The `rank` job: the best items of a shard of prompts, by trie-constrained beam search on a finished model.
 //
 // 1. A shard is short: no checkpoints are written, and a request to stop is answered by finishing it.
-// 2. One step = one group of kGroupUsers prompts. Groups finish in any order; `lists` is in prompt order.
+// 2. One step = one group of prompts. Groups finish in any order; `lists` is in prompt order.
 // 3. The search loss is measured beside the lists and never alters them; its sums run in prompt order.
 #include <map>
 #include <string>
@@ -34,6 +34,15 @@ BeamWidths recipe_beams(const Json& recipe) {
   for (const Json& width : recipe.at("beams"))
     widths.push_back(recipe_integer({{"beams", width}}, "beams", {1, kBeamsMax}));
   return widths;
+}
+
+// "fp32" where the recipe does not say.
+Precision recipe_precision(const Json& recipe) {
+  if (!recipe.contains("precision")) return Precision::fp32;
+  const std::string name = recipe_text(recipe, "precision");
+  if (name != "fp32" && name != "bf16")
+    fail_bad_input("recipe.precision: expected \"fp32\" or \"bf16\", got \"" + name + "\"");
+  return name == "bf16" ? Precision::bf16 : Precision::fp32;
 }
 
 RankRequest read_recipe(const Json& recipe) {
@@ -120,7 +129,8 @@ JobOutcome run_rank(JobContext& context) {
   const PromptSet prompts = read_prompts(prompts_file);
   const Parameters parameters = load_model(context.input("model"), context.spec().inputs);
   const ItemTrie trie = read_trie(vocabulary_file, parameters.config());
-  request.parameters = &parameters;
+  const DecoderWeights weights(parameters, context.ops(), recipe_precision(context.recipe()));
+  request.weights = &weights;
   request.trie = &trie;
   request.prompts = &prompts;
 

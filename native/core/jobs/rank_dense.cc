@@ -5,6 +5,7 @@
 // 2. Items of the history are left out of the lists; a candidate is scored whatever it is.
 // 3. Ties go to the lowest item. Users are in the order of their index; one step = one group of kGroupUsers of them.
 #include <algorithm>
+#include <deque>
 #include <map>
 #include <span>
 #include <string>
@@ -133,8 +134,9 @@ class DenseRanker {
                      "; use a model trained on this dataset");
     }
     for (const dense::DenseModel& model : models_) {
+      weights_.emplace_back(model.parameters, context.ops());
       decoders_.emplace_back(
-          model.parameters, context.pool(), model.items_max,
+          weights_.back(), model.items_max,
           Decoder::Options{.hidden_length = dense::hidden_length(model.parameters.config().dim, model.temperature)});
     }
     for (const std::string& name : numbered_inputs(context, "candidates_")) {
@@ -243,7 +245,8 @@ class DenseRanker {
   dense::UserLog log_;
   std::vector<int32_t> users_;  // to be ranked, ascending
   std::vector<dense::DenseModel> models_;
-  std::vector<Decoder> decoders_;  // of the models
+  std::deque<DecoderWeights> weights_;  // of the models; decoders point to them
+  std::vector<Decoder> decoders_;
   std::vector<Candidates> candidates_;
   std::vector<int32_t> items_;  // [users, K]
   std::vector<float> scores_;

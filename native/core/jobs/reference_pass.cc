@@ -1,9 +1,6 @@
 // A forward pass over all groups, a few at a time.
 #include "core/jobs/reference_pass.h"
 
-#include <optional>
-
-#include "core/model/bf16_weights.h"
 #include "core/model/decoder.h"
 
 namespace collimate {
@@ -29,9 +26,8 @@ std::vector<double> reference_log_probabilities(JobContext& context, const Refer
   const TrainingExamples& examples = pass.examples;
   if (examples.sequence_count() == examples.count()) return {};
   context.host().on_log("info", "tune: log-probabilities of the groups' answers under the initial weights");
-  std::optional<Bf16Weights> weights;
-  if (pass.bf16) weights.emplace(pass.parameters, context.pool());
-  Decoder decoder(pass.parameters, context.pool(), examples.longest(), {.bf16 = weights ? &*weights : nullptr});
+  const DecoderWeights weights(pass.parameters, context.ops(), pass.precision);
+  Decoder decoder(weights, examples.longest());
   std::vector<double> reference(static_cast<size_t>(examples.sequence_count()), 0.0);
   PackedBatch packed;
   std::vector<int64_t> first_sequences;

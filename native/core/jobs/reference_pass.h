@@ -15,7 +15,7 @@ namespace collimate {
 struct ReferencePass {
   const TrainingExamples& examples;
   const Parameters& parameters;
-  bool bf16 = false;  // the products that training will have
+  Precision precision = Precision::fp32;  // the products that training will have
 };
 
 // log p of the answer of every sequence that is in a group, without dropout, under the weights as they are; 0 for the

@@ -11,8 +11,8 @@
 #include "core/jobs/tune_recipe.h"
 #include "core/jobs/tune_state.h"
 #include "core/model/aligned_rows.h"
-#include "core/model/bf16_weights.h"
 #include "core/model/decoder.h"
+#include "core/model/decoder_weights.h"
 #include "core/model/parameters.h"
 #include "core/model/peft_adapter.h"
 #include "core/model/training_examples.h"
@@ -87,16 +87,14 @@ class Tuner : public LanedModel {
         state_(make_parameters(context, recipe_, vocabulary_), recipe_.optimizer) {
     // Before any other weights take the place of those that training begins with.
     reference_ = reference_log_probabilities(
-        context, {.examples = examples_, .parameters = state_.parameters, .bf16 = recipe_.bf16});
+        context, {.examples = examples_, .parameters = state_.parameters, .precision = precision()});
     if (context.spec().join_survivors) {
       state_.step = -1;
     } else if (context.spec().resume_dir) {
       state_.resume(*context.spec().resume_dir, recipe_.steps);
     }
-    if (recipe_.bf16) {
-      bf16_weights_.emplace(state_.parameters, context.pool());
-      bf16_weights_->release_frozen(state_.parameters);
-    }
+    weights_.emplace(state_.parameters, context.ops(), precision());
+    if (recipe_.bf16) weights_->release_frozen(state_.parameters);
   }
 
   LanedSettings settings() const override {
@@ -169,9 +167,7 @@ class Tuner : public LanedModel {
     }
   }
 
-  void parameters_changed() override {
-    if (bf16_weights_) bf16_weights_->refresh(context_.pool());
-  }
+  void parameters_changed() override { weights_->refresh(); }
 
   int prepare_lanes(const LaneRange& range) override {
     const LanePlan plan = plan_decoder_lanes(context_, {.parameters = state_.parameters,
@@ -184,9 +180,7 @@ class Tuner : public LanedModel {
                                                                   .labels = examples_.labels_of(example)};
                                                         }});
     for (int i = 0; i < plan.at_once; ++i) {
-      decoders_.emplace_back(
-          state_.parameters, context_.pool(), examples_.longest(),
-          Decoder::Options{.bf16 = bf16_weights_ ? &*bf16_weights_ : nullptr, .recompute = plan.recompute});
+      decoders_.emplace_back(*weights_, examples_.longest(), Decoder::Options{.recompute = plan.recompute});
     }
     return plan.at_once;
   }
@@ -213,15 +207,17 @@ class Tuner : public LanedModel {
     return {.examples = examples_.count(), .batch_sequences = recipe_.batch_sequences, .seed = recipe_.seed};
   }
 
+  Precision precision() const { return recipe_.bf16 ? Precision::bf16 : Precision::fp32; }
+
   JobContext& context_;
   TuneRecipe recipe_;
   VocabularySizes vocabulary_;
   TrainingExamples examples_;
   ExampleOrder order_;
   TuneState state_;
-  std::vector<double> reference_;            // by sequence; empty without groups
-  std::optional<Bf16Weights> bf16_weights_;  // packed from the parameters; empty in fp32
-  std::vector<Decoder> decoders_;            // by slot of the reducer
+  std::vector<double> reference_;          // by sequence; empty without groups
+  std::optional<DecoderWeights> weights_;  // of the state's parameters
+  std::vector<Decoder> decoders_;          // by slot of the reducer
 };
 
 }  // namespace

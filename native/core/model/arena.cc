@@ -10,10 +10,10 @@ namespace collimate {
 
 void Arena::reset(int64_t elements) {
   used_ = 0;
-  if (elements <= static_cast<int64_t>(memory_.size())) return;
+  if (elements <= memory_.size()) return;
   memory_ = {};  // before the new one comes: nothing in it is wanted
   try {
-    memory_.resize(static_cast<size_t>(elements));
+    memory_ = BackendArray<float>(*backend_, elements);
   } catch (const std::bad_alloc&) {
     throw JobFailure(
         FailureCause::out_of_memory,
@@ -25,7 +25,7 @@ void Arena::reset(int64_t elements) {
 float* Arena::take(int64_t elements) {
   const int64_t begin = used_;
   used_ += rounded(elements);
-  if (used_ > static_cast<int64_t>(memory_.size())) {
+  if (used_ > memory_.size()) {
     throw JobFailure(FailureCause::internal, "a pass takes more activations than it was laid out with");
   }
   return memory_.data() + begin;

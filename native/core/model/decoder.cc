@@ -21,17 +21,21 @@ void PackedBatch::add(std::span<const int32_t> sequence, std::span<const uint8_t
   offsets.push_back(rows());
 }
 
-Decoder::Decoder(const Parameters& parameters, Pool& pool, int64_t positions, const Options& options)
-    : parameters_(parameters),
-      pool_(pool),
+Decoder::Decoder(const DecoderWeights& weights, int64_t positions, const Options& options)
+    : weights_(weights),
+      parameters_(weights.parameters()),
+      backend_(weights.backend()),
       options_(options),
-      rope_(ops::make_rope_table(parameters.config().rope_inverse_frequency(), positions)) {
-  parameters.config().check_length(positions);
+      rope_(ops::make_rope_table(parameters_.config().rope_inverse_frequency(), positions)),
+      cos_(backend_, rope_.cos),
+      sin_(backend_, rope_.sin),
+      arena_(backend_) {
+  parameters_.config().check_length(positions);
 }
 
 float* Decoder::gradient_of(const Pass& pass, int number) const {
   const int64_t offset = parameters_.at(number).gradient_offset;
-  return offset < 0 ? nullptr : pass.args->gradient.data() + offset;
+  return offset < 0 ? nullptr : pass.gradient + offset;
 }
 
 void Decoder::drop(const Pass& pass, float* x, int64_t site) const {
@@ -39,10 +43,10 @@ void Decoder::drop(const Pass& pass, float* x, int64_t site) const {
   const DropoutSpec& spec = pass.args->dropout;
   const uint64_t stream =
       static_cast<uint64_t>(spec.step) << 28 | static_cast<uint64_t>(spec.lane) << 14 | static_cast<uint64_t>(site);
-  ops::dropout(pool_, {.elements = pass.batch.rows() * parameters_.config().dim,
-                       .probability = spec.probability,
-                       .stream = {.seed = spec.seed, .site = RandomSite::dropout, .stream = stream},
-                       .x = x});
+  backend_.dropout({.elements = pass.batch.rows() * parameters_.config().dim,
+                    .probability = spec.probability,
+                    .stream = {.seed = spec.seed, .site = RandomSite::dropout, .stream = stream},
+                    .x = x});
 }
 
 Decoder::Site Decoder::qkv_site(const Layer& layer, int64_t number) const {
@@ -83,8 +87,9 @@ ops::Rope Decoder::rope_args(const Pass& pass, float* qkv, bool inverse) const {
   return {.rows = pass.batch.rows(),
           .heads = c.heads + c.kv_heads,
           .head_dim = c.head_dim,
-          .positions = pass.batch.positions.data(),
-          .table = &rope_,
+          .positions = pass.positions,
+          .cos = cos_.data(),
+          .sin = sin_.data(),
           .x = qkv,
           .x_stride = c.qkv_dim(),
           .inverse = inverse};
@@ -96,6 +101,8 @@ ops::AttentionForward Decoder::attention_args(const Pass& pass, const Layer& lay
           .kv_heads = c.kv_heads,
           .head_dim = c.head_dim,
           .offsets = pass.batch.offsets,
+          .first_row = pass.first_row,
+          .end_row = pass.end_row,
           .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.head_dim))),
           .window = c.sliding_window,
           .q = layer.qkv,

@@ -13,10 +13,10 @@
 #include <vector>
 
 #include "core/model/arena.h"
-#include "core/model/bf16_weights.h"
+#include "core/model/decoder_weights.h"
 #include "core/model/parameters.h"
 #include "core/ops.h"
-#include "core/pool.h"
+#include "core/ops_backend.h"
 
 namespace collimate {
 
@@ -47,25 +47,24 @@ struct DropoutSpec {
   int lane = 0;
 };
 
-// Not for two threads at once: a decoder owns the workspace of a pass. Several may share parameters and pool.
+// Not for two threads at once: a decoder owns the workspace of a pass. Several may share weights.
 class Decoder {
  public:
   struct Options {
-    // Packed from these parameters: the products of linear layers and of the head are then of bf16 values (weight
-    // gradients, attention and all else stay fp32). Null: fp32.
-    const Bf16Weights* bf16 = nullptr;
     bool recompute = false;
     // [V, C], read in place of the embedding by the input and by the head; its gradient goes where the embedding's
-    // would. The head is then that of tied embeddings. Null: the parameters' own tables. Not with bf16.
+    // would. The head is then that of tied embeddings. Null: the parameters' own tables. Not with bf16. Where the
+    // weights' backend reads it.
     const float* table = nullptr;
     // Above 0 the rows that meet the head are scaled to this length: with a table of rows of one length, logits are
     // cosines times both lengths.
     float hidden_length = 0.0f;
   };
-  // `positions`: longest sequence that will come. Parameters are read at each call, so an update is seen at once.
-  Decoder(const Parameters& parameters, Pool& pool, int64_t positions, const Options& options);
-  Decoder(const Parameters& parameters, Pool& pool, int64_t positions)
-      : Decoder(parameters, pool, positions, Options()) {}
+  // Runs where the weights are. In bf16 the products of linear layers and of the head are of bf16 values; weight
+  // gradients, attention and all else stay fp32. `positions`: longest sequence that will come. Weights are read at each
+  // call, so an update is seen at once.
+  Decoder(const DecoderWeights& weights, int64_t positions, const Options& options);
+  Decoder(const DecoderWeights& weights, int64_t positions) : Decoder(weights, positions, Options()) {}
 
   // Wall time of passes. The head counts as backward: its two directions alternate over chunks of rows.
   struct PassSeconds {
@@ -85,12 +84,12 @@ class Decoder {
 
   // What the largest pass so far has needed; it is kept for the next.
   int64_t workspace_bytes() const { return arena_.bytes(); }
-  // The same for a pass to come.
-  struct WorkspaceShape {
+  // The same for a forward and backward to come.
+  struct PassShape {
     int64_t rows = 0, labels = 0;
-    bool recompute = false, forward_only = false;
+    bool recompute = false, on_device = false;
   };
-  static int64_t workspace_bytes(const Parameters& parameters, const WorkspaceShape& shape);
+  static int64_t workspace_bytes(const Parameters& parameters, const PassShape& shape);
 
   // -log p of each label [N], without dropout.
   std::vector<double> losses(const PackedBatch& batch);
@@ -104,12 +103,25 @@ class Decoder {
   struct Pass;   // decoder_pass.h
   struct Layer;  // what one layer keeps for the backward
   struct HeadNorm;
-  struct Site;        // one linear layer in use
-  struct HeadLosses;  // a range of labels whose losses are wanted, without gradients
+  struct Site;  // one linear layer in use
+  struct LabelRange;
+  struct Head {
+    int64_t logits = 0;  // rows held at once
+  };
+  struct WorkspaceShape {
+    int64_t rows = 0, labels = 0, logits = 0;
+    bool recompute = false, forward_only = false;
+    bool uploads = false;  // the batch's arrays are copied to the backend
+  };
 
+  static int64_t pass_bytes(const Parameters& parameters, const WorkspaceShape& shape);
   template <typename Take>  // take(elements): a buffer
   static void lay_out(const Parameters& parameters, const WorkspaceShape& shape, Pass& pass, const Take& take);
-  void lay_out(Pass& pass);
+  void lay_out(Pass& pass, const Head& head);
+  void place(Pass& pass);
+  void check(const PackedBatch& batch) const;
+  void begin_gradient(Pass& pass);
+  void collect_gradient(const Pass& pass);
   // Rows of logits held at once: about 16 MiB, between 64 and 1024 rows; a function of the vocabulary alone.
   static int64_t logits_rows(int64_t vocabulary);
   void forward(Pass& pass);
@@ -122,7 +134,8 @@ class Decoder {
   void norm(Pass& pass, int weight, float* sum, float* normed, float* inverse_rms);
   void norm_again(const Pass& pass, int weight, const float* sum, float* normed, float* inverse_rms);
   double head_forward_backward(Pass& pass);
-  void head_losses(const HeadLosses& rows);
+  void head_losses(const Pass& pass, const LabelRange& range);
+  void gather_hidden(const Pass& pass);
   std::vector<float> row_scales(const Pass& pass, std::span<double> group_losses);
   void backward(Pass& pass);
   void backward_mlp(Pass& pass, int64_t number);
@@ -148,16 +161,20 @@ class Decoder {
   ops::AttentionForward attention_args(const Pass& pass, const Layer& layer) const;
   ops::Rope rope_args(const Pass& pass, float* qkv, bool inverse) const;
   void drop(const Pass& pass, float* x, int64_t site) const;
-  const float* data(int number) const { return parameters_.data(number); }
+  const float* data(int number) const { return weights_.data(number); }
   const float* table(int number) const { return options_.table ? options_.table : data(number); }
   void scale_hidden(const Pass& pass);
   float* gradient_of(const Pass& pass, int number) const;
 
+  const DecoderWeights& weights_;
   const Parameters& parameters_;
-  Pool& pool_;
+  OpsBackend& backend_;
   Options options_;
   ops::RopeTable rope_;
+  PlacedArray<float> cos_, sin_;
   Arena arena_;
+  BackendArray<float> gradient_;  // on a device
+  std::vector<float> collected_;
 };
 
 }  // namespace collimate

@@ -1,6 +1,4 @@
 // Backward of the decoder: from the gradient of the final norm's output down to the embedding rows.
-#include <algorithm>
-
 #include "core/model/decoder_pass.h"
 
 namespace collimate {
@@ -8,65 +6,66 @@ namespace collimate {
 void Decoder::linear_backward(const Pass& pass, const Site& site) {
   const int bias = site.parts[0].numbers.bias;
   if (bias >= 0) {
-    ops::bias_backward(pool_,
-                       {.rows = pass.batch.rows(), .width = site.out, .dy = site.dy, .dbias = gradient_of(pass, bias)});
+    backend_.bias_backward(
+        {.rows = pass.batch.rows(), .width = site.out, .dy = site.dy, .dbias = gradient_of(pass, bias)});
   }
-  if (options_.bf16) return linear_backward_bf16(pass, site);
+  if (weights_.is_bf16()) return linear_backward_bf16(pass, site);
   linear_backward_fp32(pass, site);
 }
 
 void Decoder::linear_backward_fp32(const Pass& pass, const Site& site) {
   const int64_t rows = pass.batch.rows();
   // The parts of a fused matrix lie side by side in the gradient as they do in the values.
-  ops::linear_backward(pool_, {.rows = rows,
-                               .in = site.in,
-                               .out = site.out,
-                               .x = site.x,
-                               .x_stride = site.in,
-                               .weight = data(site.parts[0].numbers.weight),
-                               .dy = site.dy,
-                               .dy_stride = site.out,
-                               .dx = site.dx,
-                               .dx_stride = site.in,
-                               .dweight = gradient_of(pass, site.parts[0].numbers.weight)});
+  backend_.linear_backward({.rows = rows,
+                            .in = site.in,
+                            .out = site.out,
+                            .x = site.x,
+                            .x_stride = site.in,
+                            .weight = data(site.parts[0].numbers.weight),
+                            .dy = site.dy,
+                            .dy_stride = site.out,
+                            .dx = site.dx,
+                            .dx_stride = site.in,
+                            .dweight = gradient_of(pass, site.parts[0].numbers.weight)});
   for (const Site::Part& part : site.parts) {
     if (part.numbers.lora_a < 0) continue;
-    ops::lora_backward(pool_, {.rows = rows,
-                               .in = site.in,
-                               .out = part.width,
-                               .rank = parameters_.trainable().rank,
-                               .scale = parameters_.trainable().scale(),
-                               .x = site.x,
-                               .x_stride = site.in,
-                               .a = data(part.numbers.lora_a),
-                               .b = data(part.numbers.lora_b),
-                               .xa = part.xa,
-                               .dy = site.dy + part.column,
-                               .dy_stride = site.out,
-                               .dxa = pass.dxa,
-                               .dx = site.dx,
-                               .dx_stride = site.in,
-                               .da = gradient_of(pass, part.numbers.lora_a),
-                               .db = gradient_of(pass, part.numbers.lora_b)});
+    backend_.lora_backward({.rows = rows,
+                            .in = site.in,
+                            .out = part.width,
+                            .rank = parameters_.trainable().rank,
+                            .scale = parameters_.trainable().scale(),
+                            .x = site.x,
+                            .x_stride = site.in,
+                            .a = data(part.numbers.lora_a),
+                            .b = data(part.numbers.lora_b),
+                            .xa = part.xa,
+                            .dy = site.dy + part.column,
+                            .dy_stride = site.out,
+                            .dxa = pass.dxa,
+                            .dx = site.dx,
+                            .dx_stride = site.in,
+                            .da = gradient_of(pass, part.numbers.lora_a),
+                            .db = gradient_of(pass, part.numbers.lora_b)});
   }
 }
 
 // dstream += gradient through a norm whose output's gradient is in dnormed.
 void Decoder::backward_norm(Pass& pass, int weight, const float* sum, const float* inverse_rms) {
-  ops::rmsnorm_backward(pool_, {.rows = pass.batch.rows(),
-                                .dim = parameters_.config().dim,
-                                .x = sum,
-                                .weight = data(weight),
-                                .inverse_rms = inverse_rms,
-                                .dy = pass.dnormed,
-                                .dx = pass.dstream,
-                                .dweight = gradient_of(pass, weight)});
+  backend_.rmsnorm_backward({.rows = pass.batch.rows(),
+                             .dim = parameters_.config().dim,
+                             .x = sum,
+                             .weight = data(weight),
+                             .inverse_rms = inverse_rms,
+                             .dy = pass.dnormed,
+                             .dx = pass.dstream,
+                             .dweight = gradient_of(pass, weight)});
 }
 
 // Gradient of a branch's output: that of the stream, behind the branch's dropout if there is any.
 const float* Decoder::branch_gradient(Pass& pass, int64_t site) {
   if (pass.args->dropout.probability <= 0.0f) return pass.dstream;
-  std::copy_n(pass.dstream, pass.batch.rows() * parameters_.config().dim, pass.dbranch);
+  backend_.copy(pass.dbranch, pass.dstream,
+                pass.batch.rows() * parameters_.config().dim * static_cast<int64_t>(sizeof(float)));
   drop(pass, pass.dbranch, site);
   return pass.dbranch;
 }
@@ -74,7 +73,7 @@ const float* Decoder::branch_gradient(Pass& pass, int64_t site) {
 void Decoder::backward(Pass& pass) {
   const DecoderConfig& c = parameters_.config();
   const int64_t rows = pass.batch.rows();
-  std::fill_n(pass.dstream, rows * c.dim, 0.0f);
+  backend_.zero(pass.dstream, rows * c.dim * static_cast<int64_t>(sizeof(float)));
   backward_norm(pass, parameters_.final_norm(), pass.final_in, pass.final_rms);
   for (int64_t i = c.layers; i-- > 0;) {
     // What the last layer's forward left in the shared buffers is still there.
@@ -86,13 +85,13 @@ void Decoder::backward(Pass& pass) {
   }
   drop(pass, pass.dstream, 0);
   const Parameter& embedding = parameters_.at(parameters_.embedding());
-  ops::embedding_backward(pool_, {.rows = rows,
-                                  .dim = c.dim,
-                                  .first_row = embedding.train_first_row,
-                                  .table_rows = embedding.train_rows,
-                                  .tokens = pass.batch.tokens.data(),
-                                  .dy = pass.dstream,
-                                  .dtable = gradient_of(pass, parameters_.embedding())});
+  backend_.embedding_backward({.rows = rows,
+                               .dim = c.dim,
+                               .first_row = embedding.train_first_row,
+                               .table_rows = embedding.train_rows,
+                               .tokens = pass.tokens,
+                               .dy = pass.dstream,
+                               .dtable = gradient_of(pass, parameters_.embedding())});
 }
 
 // The branch's output is not made again: the stream behind it was kept.
@@ -112,13 +111,13 @@ void Decoder::recompute_attention(const Pass& pass, int64_t number) {
 
 // normed = RMSNorm(sum), where `sum` is what the forward left.
 void Decoder::norm_again(const Pass& pass, int weight, const float* sum, float* normed, float* inverse_rms) {
-  ops::rmsnorm_forward(pool_, {.rows = pass.batch.rows(),
-                               .dim = parameters_.config().dim,
-                               .eps = parameters_.config().norm_eps,
-                               .x = sum,
-                               .weight = data(weight),
-                               .y = normed,
-                               .inverse_rms = inverse_rms});
+  backend_.rmsnorm_forward({.rows = pass.batch.rows(),
+                            .dim = parameters_.config().dim,
+                            .eps = parameters_.config().norm_eps,
+                            .x = sum,
+                            .weight = data(weight),
+                            .y = normed,
+                            .inverse_rms = inverse_rms});
 }
 
 void Decoder::backward_norm_heads(Pass& pass, int64_t number) {
@@ -134,14 +133,14 @@ void Decoder::backward_norm_heads(Pass& pass, int64_t number) {
                              .dx = pass.dqkv,
                              .dx_stride = c.qkv_dim(),
                              .dweight = gradient_of(pass, numbers.q_norm)};
-  ops::head_norm_backward(pool_, args);
+  backend_.head_norm_backward(args);
   args.heads = c.kv_heads;
   args.weight = data(numbers.k_norm);
   args.raw = layer.k_norm.raw;
   args.inverse_rms = layer.k_norm.inverse_rms;
   args.dx = pass.dqkv + c.q_dim();
   args.dweight = gradient_of(pass, numbers.k_norm);
-  ops::head_norm_backward(pool_, args);
+  backend_.head_norm_backward(args);
 }
 
 void Decoder::backward_mlp(Pass& pass, int64_t number) {
@@ -152,11 +151,11 @@ void Decoder::backward_mlp(Pass& pass, int64_t number) {
   down.dx = pass.dinner;
   linear_backward(pass, down);
   // In place: nothing reads gate and up again.
-  ops::swiglu_backward(pool_, {.rows = pass.batch.rows(),
-                               .ffn_dim = c.ffn_dim,
-                               .gate_up = layer.gate_up,
-                               .dact = pass.dinner,
-                               .dgate_up = layer.gate_up});
+  backend_.swiglu_backward({.rows = pass.batch.rows(),
+                            .ffn_dim = c.ffn_dim,
+                            .gate_up = layer.gate_up,
+                            .dact = pass.dinner,
+                            .dgate_up = layer.gate_up});
   Site gate_up = gate_up_site(layer, number);
   gate_up.dy = layer.gate_up;
   gate_up.dx = pass.dnormed;
@@ -171,12 +170,12 @@ void Decoder::backward_attention(Pass& pass, int64_t number) {
   output.dy = branch_gradient(pass, 1 + 2 * number);
   output.dx = pass.dinner;
   linear_backward(pass, output);
-  ops::attention_backward(pool_, {.forward = attention_args(pass, layer),
-                                  .dout = pass.dinner,
-                                  .dq = pass.dqkv,
-                                  .dk = pass.dqkv + c.q_dim(),
-                                  .dv = pass.dqkv + c.q_dim() + c.kv_dim()});
-  ops::rope(pool_, rope_args(pass, pass.dqkv, /*inverse=*/true));
+  backend_.attention_backward({.forward = attention_args(pass, layer),
+                               .dout = pass.dinner,
+                               .dq = pass.dqkv,
+                               .dk = pass.dqkv + c.q_dim(),
+                               .dv = pass.dqkv + c.q_dim() + c.kv_dim()});
+  backend_.rope(rope_args(pass, pass.dqkv, /*inverse=*/true));
   if (c.qk_norm) backward_norm_heads(pass, number);
   Site qkv = qkv_site(layer, number);
   qkv.dy = pass.dqkv;

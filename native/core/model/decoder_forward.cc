@@ -9,8 +9,14 @@
 
 namespace collimate {
 
+namespace {
+
+constexpr int64_t kFloatBytes = sizeof(float), kDoubleBytes = sizeof(double);
+
+}  // namespace
+
 void Decoder::linear(const Pass& pass, const Site& site) {
-  if (options_.bf16) {
+  if (weights_.is_bf16()) {
     linear_bf16(pass, site);
   } else {
     linear_fp32(pass, site);
@@ -18,65 +24,60 @@ void Decoder::linear(const Pass& pass, const Site& site) {
   // The biases of a fused matrix lie side by side as its parts do.
   const int bias = site.parts[0].numbers.bias;
   if (bias < 0) return;
-  ops::add_bias(pool_, {.rows = pass.batch.rows(), .width = site.out, .bias = data(bias), .y = site.y});
+  backend_.add_bias({.rows = pass.batch.rows(), .width = site.out, .bias = data(bias), .y = site.y});
 }
 
 void Decoder::linear_fp32(const Pass& pass, const Site& site) {
   const int64_t rows = pass.batch.rows();
-  ops::linear_forward(pool_, {.rows = rows,
-                              .in = site.in,
-                              .out = site.out,
-                              .x = site.x,
-                              .x_stride = site.in,
-                              .weight = data(site.parts[0].numbers.weight),
-                              .y = site.y,
-                              .y_stride = site.out});
+  backend_.linear_forward({.rows = rows,
+                           .in = site.in,
+                           .out = site.out,
+                           .x = site.x,
+                           .x_stride = site.in,
+                           .weight = data(site.parts[0].numbers.weight),
+                           .y = site.y,
+                           .y_stride = site.out});
   for (const Site::Part& part : site.parts) {
     if (part.numbers.lora_a < 0) continue;
-    ops::lora_forward(pool_, {.rows = rows,
-                              .in = site.in,
-                              .out = part.width,
-                              .rank = parameters_.trainable().rank,
-                              .scale = parameters_.trainable().scale(),
-                              .x = site.x,
-                              .x_stride = site.in,
-                              .a = data(part.numbers.lora_a),
-                              .b = data(part.numbers.lora_b),
-                              .xa = part.xa,
-                              .y = site.y + part.column,
-                              .y_stride = site.out});
+    backend_.lora_forward({.rows = rows,
+                           .in = site.in,
+                           .out = part.width,
+                           .rank = parameters_.trainable().rank,
+                           .scale = parameters_.trainable().scale(),
+                           .x = site.x,
+                           .x_stride = site.in,
+                           .a = data(part.numbers.lora_a),
+                           .b = data(part.numbers.lora_b),
+                           .xa = part.xa,
+                           .y = site.y + part.column,
+                           .y_stride = site.out});
   }
 }
 
 // sum = stream + pending branch (no copy before the first branch); normed = RMSNorm(sum).
 void Decoder::norm(Pass& pass, int weight, float* sum, float* normed, float* inverse_rms) {
-  ops::rmsnorm_forward(pool_, {.rows = pass.batch.rows(),
-                               .dim = parameters_.config().dim,
-                               .eps = parameters_.config().norm_eps,
-                               .x = pass.stream,
-                               .delta = pass.branch_pending ? pass.branch : nullptr,
-                               .sum = sum,
-                               .weight = data(weight),
-                               .y = normed,
-                               .inverse_rms = inverse_rms});
+  backend_.rmsnorm_forward({.rows = pass.batch.rows(),
+                            .dim = parameters_.config().dim,
+                            .eps = parameters_.config().norm_eps,
+                            .x = pass.stream,
+                            .delta = pass.branch_pending ? pass.branch : nullptr,
+                            .sum = sum,
+                            .weight = data(weight),
+                            .y = normed,
+                            .inverse_rms = inverse_rms});
   pass.stream = sum;
 }
 
 void Decoder::forward(Pass& pass) {
   const DecoderConfig& c = parameters_.config();
   const int64_t rows = pass.batch.rows();
-  for (const int32_t position : pass.batch.positions) {
-    if (position >= rope_.positions) {
-      fail_bad_input("sequences may have at most " + std::to_string(rope_.positions) +
-                     " tokens here, got a longer one");
-    }
-  }
-  ops::embedding_forward(pool_, {.rows = rows,
-                                 .dim = c.dim,
-                                 .vocabulary = c.vocabulary,
-                                 .table = table(parameters_.embedding()),
-                                 .tokens = pass.batch.tokens.data(),
-                                 .y = pass.embedded});
+  place(pass);
+  backend_.embedding_forward({.rows = rows,
+                              .dim = c.dim,
+                              .vocabulary = c.vocabulary,
+                              .table = table(parameters_.embedding()),
+                              .tokens = pass.tokens,
+                              .y = pass.embedded});
   drop(pass, pass.embedded, 0);
   pass.stream = pass.embedded;
   for (int64_t i = 0; i < c.layers; ++i) {
@@ -105,8 +106,8 @@ void Decoder::attend(const Pass& pass, int64_t number) {
   qkv.y = layer.qkv;
   linear(pass, qkv);
   if (parameters_.config().qk_norm) norm_heads(pass, number);
-  ops::rope(pool_, rope_args(pass, layer.qkv, /*inverse=*/false));
-  ops::attention_forward(pool_, attention_args(pass, layer));
+  backend_.rope(rope_args(pass, layer.qkv, /*inverse=*/false));
+  backend_.attention_forward(attention_args(pass, layer));
 }
 
 // RMSNorm of each head of q and of k.
@@ -124,13 +125,13 @@ void Decoder::norm_heads(const Pass& pass, int64_t number) {
                             .x_stride = c.qkv_dim(),
                             .raw = layer.q_norm.raw,
                             .inverse_rms = layer.q_norm.inverse_rms};
-  ops::head_norm_forward(pool_, args);
+  backend_.head_norm_forward(args);
   args.heads = c.kv_heads;
   args.weight = data(numbers.k_norm);
   args.x = layer.qkv + c.q_dim();
   args.raw = layer.k_norm.raw;
   args.inverse_rms = layer.k_norm.inverse_rms;
-  ops::head_norm_forward(pool_, args);
+  backend_.head_norm_forward(args);
 }
 
 void Decoder::forward_mlp(Pass& pass, int64_t number) {
@@ -150,74 +151,74 @@ void Decoder::expand(const Pass& pass, int64_t number) {
   Site gate_up = gate_up_site(layer, number);
   gate_up.y = layer.gate_up;
   linear(pass, gate_up);
-  ops::swiglu_forward(pool_,
-                      {.rows = pass.batch.rows(), .ffn_dim = c.ffn_dim, .gate_up = layer.gate_up, .act = layer.act});
+  backend_.swiglu_forward(
+      {.rows = pass.batch.rows(), .ffn_dim = c.ffn_dim, .gate_up = layer.gate_up, .act = layer.act});
 }
 
 void Decoder::scale_hidden(const Pass& pass) {
   if (options_.hidden_length <= 0.0f) return;
-  ops::unit_rows_forward(pool_, {.rows = pass.batch.labels(),
-                                 .dim = parameters_.config().dim,
-                                 .length = options_.hidden_length,
-                                 .x = pass.hidden,
-                                 .y = pass.hidden,
-                                 .inverse_length = pass.inverse_length});
+  backend_.unit_rows_forward({.rows = pass.batch.labels(),
+                              .dim = parameters_.config().dim,
+                              .length = options_.hidden_length,
+                              .x = pass.hidden,
+                              .y = pass.hidden,
+                              .inverse_length = pass.inverse_length});
 }
 
 void Decoder::head_logits(const HeadRows& head) {
   const DecoderConfig& c = parameters_.config();
-  if (options_.bf16) {
-    ops::bf16_linear_forward(pool_, {.rows = head.rows,
-                                     .weight = &options_.bf16->matrix(parameters_.head()),
-                                     .x = head.hidden,
-                                     .x_stride = c.dim,
-                                     .y = head.logits,
-                                     .y_stride = c.vocabulary});
+  if (weights_.is_bf16()) {
+    backend_.bf16_linear_forward({.rows = head.rows,
+                                  .weight = &weights_.matrix(parameters_.head()),
+                                  .x = head.hidden,
+                                  .x_stride = c.dim,
+                                  .y = head.logits,
+                                  .y_stride = c.vocabulary});
     return;
   }
-  ops::linear_forward(pool_, {.rows = head.rows,
-                              .in = c.dim,
-                              .out = c.vocabulary,
-                              .x = head.hidden,
-                              .x_stride = c.dim,
-                              .weight = table(parameters_.head()),
-                              .y = head.logits,
-                              .y_stride = c.vocabulary});
+  backend_.linear_forward({.rows = head.rows,
+                           .in = c.dim,
+                           .out = c.vocabulary,
+                           .x = head.hidden,
+                           .x_stride = c.dim,
+                           .weight = table(parameters_.head()),
+                           .y = head.logits,
+                           .y_stride = c.vocabulary});
 }
 
 void Decoder::head_backward(const HeadRows& head) {
   const DecoderConfig& c = parameters_.config();
-  if (options_.bf16) {
-    ops::bf16_linear_backward(pool_, {.rows = head.rows,
-                                      .weight = &options_.bf16->matrix(parameters_.head()),
-                                      .dy = head.logits,
-                                      .dy_stride = c.vocabulary,
-                                      .dx = head.dhidden,
-                                      .dx_stride = c.dim});
+  if (weights_.is_bf16()) {
+    backend_.bf16_linear_backward({.rows = head.rows,
+                                   .weight = &weights_.matrix(parameters_.head()),
+                                   .dy = head.logits,
+                                   .dy_stride = c.vocabulary,
+                                   .dx = head.dhidden,
+                                   .dx_stride = c.dim});
     return;
   }
-  ops::linear_backward(pool_, {.rows = head.rows,
-                               .in = c.dim,
-                               .out = c.vocabulary,
-                               .weight = table(parameters_.head()),
-                               .dy = head.logits,
-                               .dy_stride = c.vocabulary,
-                               .dx = head.dhidden,
-                               .dx_stride = c.dim});
+  backend_.linear_backward({.rows = head.rows,
+                            .in = c.dim,
+                            .out = c.vocabulary,
+                            .weight = table(parameters_.head()),
+                            .dy = head.logits,
+                            .dy_stride = c.vocabulary,
+                            .dx = head.dhidden,
+                            .dx_stride = c.dim});
 }
 
-// Losses of a range of labels, a chunk of rows at a time.
-void Decoder::head_losses(const HeadLosses& range) {
+// Losses of a range of labels into pass.losses, a chunk of rows at a time.
+void Decoder::head_losses(const Pass& pass, const LabelRange& range) {
   const DecoderConfig& c = parameters_.config();
   const int64_t chunk_rows = logits_rows(c.vocabulary);
   for (int64_t begin = range.begin; begin < range.end; begin += chunk_rows) {
     const int64_t rows = std::min(chunk_rows, range.end - begin);
-    head_logits({.rows = rows, .hidden = range.hidden + begin * c.dim, .logits = range.logits});
-    ops::cross_entropy(pool_, {.rows = rows,
-                               .vocabulary = c.vocabulary,
-                               .logits = range.logits,
-                               .targets = range.targets + begin,
-                               .losses = range.losses + begin});
+    head_logits({.rows = rows, .hidden = pass.hidden + begin * c.dim, .logits = pass.logits});
+    backend_.cross_entropy({.rows = rows,
+                            .vocabulary = c.vocabulary,
+                            .logits = pass.logits,
+                            .targets = pass.targets + begin,
+                            .losses = pass.losses + begin});
   }
 }
 
@@ -226,16 +227,14 @@ void Decoder::head_losses(const HeadLosses& range) {
 std::vector<float> Decoder::row_scales(const Pass& pass, std::span<double> group_losses) {
   const PackedBatch& batch = pass.batch;
   if (batch.groups.empty()) return {};
+  for (const PreferenceGroup& group : batch.groups) {
+    head_losses(pass, {.begin = group.label_bounds.front(), .end = group.label_bounds.back()});
+  }
   std::vector<float> scales(static_cast<size_t>(batch.labels()), pass.args->loss_scale);
   std::vector<double> losses(scales.size());
+  backend_.download(losses.data(), pass.losses, batch.labels() * kDoubleBytes);
   for (const PreferenceGroup& group : batch.groups) {
     const std::vector<int64_t>& bounds = group.label_bounds;
-    head_losses({.begin = bounds.front(),
-                 .end = bounds.back(),
-                 .targets = batch.targets.data(),
-                 .hidden = pass.hidden,
-                 .logits = pass.logits,
-                 .losses = losses.data()});
     std::vector<double> ratios;  // log of how much likelier an answer is than it was under the reference
     for (size_t i = 0; i + 1 < bounds.size(); ++i) {
       double log_probability = 0.0;
@@ -251,7 +250,18 @@ std::vector<float> Decoder::row_scales(const Pass& pass, std::span<double> group
       std::fill(scales.begin() + bounds[i], scales.begin() + bounds[i + 1], scale);
     }
   }
+  backend_.upload(pass.row_scales, scales.data(), batch.labels() * kFloatBytes);
   return scales;
+}
+
+// The hidden rows that meet the head.
+void Decoder::gather_hidden(const Pass& pass) {
+  backend_.gather_rows({.rows = pass.batch.labels(),
+                        .dim = parameters_.config().dim,
+                        .index = pass.label_rows,
+                        .from = pass.final_normed,
+                        .to = pass.hidden});
+  scale_hidden(pass);
 }
 
 // Loss over the labelled rows; leaves the gradient of the final norm's output in dnormed and adds the head's.
@@ -262,48 +272,45 @@ double Decoder::head_forward_backward(Pass& pass) {
   float* dweight = gradient_of(pass, parameters_.head());
   const int64_t chunk_rows = logits_rows(vocabulary);
   float *hidden = pass.hidden, *dhidden = pass.dhidden, *logits = pass.logits;
-  std::vector<double> losses(static_cast<size_t>(labels));
-  ops::gather_rows(
-      pool_,
-      {.rows = labels, .dim = dim, .index = pass.batch.label_rows.data(), .from = pass.final_normed, .to = hidden});
-  scale_hidden(pass);
-  std::vector<double> group_losses(pass.batch.groups.empty() ? 0 : losses.size());
-  const std::vector<float> scales = row_scales(pass, group_losses);
+  gather_hidden(pass);
+  std::vector<double> group_losses(pass.batch.groups.empty() ? 0 : static_cast<size_t>(labels));
+  const bool scaled_by_row = !row_scales(pass, group_losses).empty();
   for (int64_t begin = 0; begin < labels; begin += chunk_rows) {
     const int64_t rows = std::min(chunk_rows, labels - begin);
     const float* x = hidden + begin * dim;
     const HeadRows chunk{rows, x, logits, dhidden + begin * dim};
     head_logits(chunk);
-    ops::cross_entropy(pool_, {.rows = rows,
-                               .vocabulary = vocabulary,
-                               .logits = logits,
-                               .targets = pass.batch.targets.data() + begin,
-                               .scale = pass.args->loss_scale,
-                               .row_scales = scales.empty() ? nullptr : scales.data() + begin,
-                               .losses = losses.data() + begin});
+    backend_.cross_entropy({.rows = rows,
+                            .vocabulary = vocabulary,
+                            .logits = logits,
+                            .targets = pass.targets + begin,
+                            .scale = pass.args->loss_scale,
+                            .row_scales = scaled_by_row ? pass.row_scales + begin : nullptr,
+                            .losses = pass.losses + begin});
     head_backward(chunk);
     // Only the trained rows of the head get a gradient.
-    ops::linear_backward(pool_, {.rows = rows,
-                                 .in = dim,
-                                 .out = head.train_rows,
-                                 .x = x,
-                                 .x_stride = dim,
-                                 .dy = logits + head.train_first_row,
-                                 .dy_stride = vocabulary,
-                                 .dweight = dweight});
+    backend_.linear_backward({.rows = rows,
+                              .in = dim,
+                              .out = head.train_rows,
+                              .x = x,
+                              .x_stride = dim,
+                              .dy = logits + head.train_first_row,
+                              .dy_stride = vocabulary,
+                              .dweight = dweight});
   }
   if (options_.hidden_length > 0.0f) {
-    ops::unit_rows_backward(pool_, {.rows = labels,
-                                    .dim = dim,
-                                    .length = options_.hidden_length,
-                                    .y = hidden,
-                                    .inverse_length = pass.inverse_length,
-                                    .dy = dhidden,
-                                    .dx = dhidden});
+    backend_.unit_rows_backward({.rows = labels,
+                                 .dim = dim,
+                                 .length = options_.hidden_length,
+                                 .y = hidden,
+                                 .inverse_length = pass.inverse_length,
+                                 .dy = dhidden,
+                                 .dx = dhidden});
   }
-  std::fill_n(pass.dnormed, pass.batch.rows() * dim, 0.0f);
-  ops::scatter_rows(
-      pool_, {.rows = labels, .dim = dim, .index = pass.batch.label_rows.data(), .from = dhidden, .to = pass.dnormed});
+  backend_.zero(pass.dnormed, pass.batch.rows() * dim * kFloatBytes);
+  backend_.scatter_rows({.rows = labels, .dim = dim, .index = pass.label_rows, .from = dhidden, .to = pass.dnormed});
+  std::vector<double> losses(static_cast<size_t>(labels));
+  backend_.download(losses.data(), pass.losses, labels * kDoubleBytes);
   for (const PreferenceGroup& group : pass.batch.groups) {
     const int64_t first = group.label_bounds.front();
     std::copy(group_losses.begin() + first, group_losses.begin() + group.label_bounds.back(), losses.begin() + first);
@@ -313,47 +320,57 @@ double Decoder::head_forward_backward(Pass& pass) {
 }
 
 std::vector<double> Decoder::losses(const PackedBatch& batch) {
-  const DecoderConfig& c = parameters_.config();
   Pass pass{.batch = batch};
-  lay_out(pass);
+  lay_out(pass, {.logits = logits_rows(parameters_.config().vocabulary)});
   forward(pass);
-  ops::gather_rows(pool_, {.rows = batch.labels(),
-                           .dim = c.dim,
-                           .index = batch.label_rows.data(),
-                           .from = pass.final_normed,
-                           .to = pass.hidden});
-  scale_hidden(pass);
-  std::vector<float> logits(static_cast<size_t>(std::min(logits_rows(c.vocabulary), batch.labels()) * c.vocabulary));
+  gather_hidden(pass);
+  head_losses(pass, {.end = batch.labels()});
   std::vector<double> losses(static_cast<size_t>(batch.labels()));
-  head_losses({.end = batch.labels(),
-               .targets = batch.targets.data(),
-               .hidden = pass.hidden,
-               .logits = logits.data(),
-               .losses = losses.data()});
+  backend_.download(losses.data(), pass.losses, batch.labels() * kDoubleBytes);
   return losses;
 }
 
 std::vector<float> Decoder::logits(const PackedBatch& batch) {
-  const DecoderConfig& c = parameters_.config();
   Pass pass{.batch = batch};
-  lay_out(pass);
+  lay_out(pass, {.logits = batch.labels()});
   forward(pass);
-  ops::gather_rows(pool_, {.rows = batch.labels(),
-                           .dim = c.dim,
-                           .index = batch.label_rows.data(),
-                           .from = pass.final_normed,
-                           .to = pass.hidden});
-  scale_hidden(pass);
-  std::vector<float> logits(static_cast<size_t>(batch.labels() * c.vocabulary));
-  head_logits({.rows = batch.labels(), .hidden = pass.hidden, .logits = logits.data()});
+  gather_hidden(pass);
+  head_logits({.rows = batch.labels(), .hidden = pass.hidden, .logits = pass.logits});
+  std::vector<float> logits(static_cast<size_t>(batch.labels() * parameters_.config().vocabulary));
+  backend_.download(logits.data(), pass.logits, static_cast<int64_t>(logits.size()) * kFloatBytes);
   return logits;
 }
 
 std::vector<float> Decoder::hidden_states(const PackedBatch& batch) {
   Pass pass{.batch = batch};
-  lay_out(pass);
+  lay_out(pass, {});
   forward(pass);
-  return {pass.final_normed, pass.final_normed + batch.rows() * parameters_.config().dim};
+  std::vector<float> hidden(static_cast<size_t>(batch.rows() * parameters_.config().dim));
+  backend_.download(hidden.data(), pass.final_normed, static_cast<int64_t>(hidden.size()) * kFloatBytes);
+  return hidden;
+}
+
+// On the host the caller's gradient is added to in place; a device makes one of its own, which is then added.
+void Decoder::begin_gradient(Pass& pass) {
+  if (backend_.is_host()) {
+    pass.gradient = pass.args->gradient.data();
+    return;
+  }
+  const auto elements = static_cast<int64_t>(pass.args->gradient.size());
+  if (gradient_.size() < elements) {
+    gradient_ = {};
+    gradient_ = BackendArray<float>(backend_, elements);
+  }
+  pass.gradient = gradient_.data();
+  backend_.zero(pass.gradient, elements * kFloatBytes);
+}
+
+void Decoder::collect_gradient(const Pass& pass) {
+  if (backend_.is_host()) return;
+  const std::span<float> to = pass.args->gradient;
+  collected_.resize(to.size());
+  gradient_.download(collected_);
+  for (size_t i = 0; i < to.size(); ++i) to[i] += collected_[i];
 }
 
 double Decoder::forward_backward(const PackedBatch& batch, const GradientArgs& args) {
@@ -361,11 +378,14 @@ double Decoder::forward_backward(const PackedBatch& batch, const GradientArgs& a
   Pass pass{.batch = batch, .args = &args};
   using Clock = std::chrono::steady_clock;
   const Clock::time_point started = Clock::now();
-  lay_out(pass);
+  lay_out(pass, {.logits = logits_rows(parameters_.config().vocabulary)});
+  begin_gradient(pass);
   forward(pass);
+  if (args.seconds != nullptr) backend_.synchronize();
   const Clock::time_point turned = Clock::now();
   const double loss = head_forward_backward(pass);
   backward(pass);
+  collect_gradient(pass);
   if (args.seconds != nullptr) {
     args.seconds->forward += std::chrono::duration<double>(turned - started).count();
     args.seconds->backward += std::chrono::duration<double>(Clock::now() - turned).count();

@@ -30,12 +30,19 @@ struct Decoder::Layer {
 struct Decoder::Pass {
   const PackedBatch& batch;
   const GradientArgs* args = nullptr;  // null: no backward follows
+  // The batch's arrays where ops read them; [T], but of labels [N].
+  const int32_t *tokens = nullptr, *positions = nullptr, *label_rows = nullptr, *targets = nullptr;
+  const int32_t *first_row = nullptr, *end_row = nullptr;  // of the row's sequence; only on a device
+  int32_t* uploaded = nullptr;                             // room for all of these on a device
   std::vector<Layer> layers{};
   float* embedded = nullptr;  // [T, C], the first layer's input
   float *final_in = nullptr, *final_normed = nullptr, *final_rms = nullptr;
   float *hidden = nullptr, *dhidden = nullptr;  // [N, C], at the labelled rows
   float* inverse_length = nullptr;              // [N], of the hidden rows, where they are scaled
-  float* logits = nullptr;                      // [at most logits_rows(), V]
+  float* logits = nullptr;                      // [as many rows as the pass makes at once, V]
+  double* losses = nullptr;                     // [N]
+  float* row_scales = nullptr;                  // [N], with groups
+  float* gradient = nullptr;                    // of all that is trained
   const float* stream = nullptr;                // residual stream so far, without `branch`
   float* branch = nullptr;                      // [T, C], output of the newest branch, still to be added
   bool branch_pending = false;
@@ -70,12 +77,8 @@ struct Decoder::HeadRows {
   float* dhidden = nullptr;       // [rows, C]
 };
 
-struct Decoder::HeadLosses {
-  int64_t begin = 0, end = 0;        // labels
-  const int32_t* targets = nullptr;  // of the batch
-  const float* hidden = nullptr;     // [N, C]
-  float* logits = nullptr;           // [logits_rows(), V] to work in
-  double* losses = nullptr;          // [N]
+struct Decoder::LabelRange {
+  int64_t begin = 0, end = 0;
 };
 
 }  // namespace collimate

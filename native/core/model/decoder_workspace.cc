@@ -4,8 +4,11 @@
 // (the
 //    residual stream) and the small products of its adapters; the rest is one set of buffers that all layers share.
 #include <algorithm>
+#include <string>
 
+#include "core/failure.h"
 #include "core/model/decoder_pass.h"
+#include "core/sequence_bounds.h"
 
 namespace collimate {
 
@@ -47,9 +50,12 @@ void Decoder::lay_out(const Parameters& parameters, const WorkspaceShape& shape,
   pass.final_rms = take(rows);
   pass.hidden = take(shape.labels * c.dim);
   pass.inverse_length = take(shape.labels);
+  pass.logits = take(std::min(shape.logits, shape.labels) * c.vocabulary);
+  pass.losses = reinterpret_cast<double*>(take(2 * shape.labels));
+  if (shape.uploads) pass.uploaded = reinterpret_cast<int32_t*>(take(4 * rows + 2 * shape.labels));
   if (shape.forward_only) return;
+  pass.row_scales = take(shape.labels);
   pass.dhidden = take(shape.labels * c.dim);
-  pass.logits = take(std::min(logits_rows(c.vocabulary), shape.labels) * c.vocabulary);
   pass.dstream = take(width);
   pass.dnormed = take(width);
   pass.dbranch = take(width);
@@ -58,7 +64,15 @@ void Decoder::lay_out(const Parameters& parameters, const WorkspaceShape& shape,
   pass.dxa = take(3 * rows * std::max<int64_t>(rank, 1));
 }
 
-int64_t Decoder::workspace_bytes(const Parameters& parameters, const WorkspaceShape& shape) {
+int64_t Decoder::workspace_bytes(const Parameters& parameters, const PassShape& shape) {
+  return pass_bytes(parameters, {.rows = shape.rows,
+                                 .labels = shape.labels,
+                                 .logits = logits_rows(parameters.config().vocabulary),
+                                 .recompute = shape.recompute,
+                                 .uploads = shape.on_device});
+}
+
+int64_t Decoder::pass_bytes(const Parameters& parameters, const WorkspaceShape& shape) {
   int64_t elements = 0;
   const PackedBatch none;
   Pass pass{.batch = none};
@@ -69,13 +83,60 @@ int64_t Decoder::workspace_bytes(const Parameters& parameters, const WorkspaceSh
   return elements * static_cast<int64_t>(sizeof(float));
 }
 
-void Decoder::lay_out(Pass& pass) {
+void Decoder::lay_out(Pass& pass, const Head& head) {
   const WorkspaceShape shape{.rows = pass.batch.rows(),
                              .labels = pass.batch.labels(),
+                             .logits = head.logits,
                              .recompute = options_.recompute || pass.args == nullptr,
-                             .forward_only = pass.args == nullptr};
-  arena_.reset(workspace_bytes(parameters_, shape) / static_cast<int64_t>(sizeof(float)));
+                             .forward_only = pass.args == nullptr,
+                             .uploads = !backend_.is_host()};
+  arena_.reset(pass_bytes(parameters_, shape) / static_cast<int64_t>(sizeof(float)));
   lay_out(parameters_, shape, pass, [&](int64_t wanted) { return arena_.take(wanted); });
+}
+
+// The batch's arrays where the ops read them.
+void Decoder::place(Pass& pass) {
+  const PackedBatch& batch = pass.batch;
+  check(batch);
+  if (backend_.is_host()) {
+    pass.tokens = batch.tokens.data();
+    pass.positions = batch.positions.data();
+    pass.label_rows = batch.label_rows.data();
+    pass.targets = batch.targets.data();
+    return;
+  }
+  const SequenceBounds bounds(batch.offsets);
+  std::vector<int32_t> all;  // one upload for all
+  all.reserve(4 * batch.tokens.size() + 2 * batch.targets.size());
+  const auto add = [&](const std::vector<int32_t>& values) {
+    const int32_t* there = pass.uploaded + all.size();
+    all.insert(all.end(), values.begin(), values.end());
+    return there;
+  };
+  pass.tokens = add(batch.tokens);
+  pass.positions = add(batch.positions);
+  pass.first_row = add(bounds.first_row);
+  pass.end_row = add(bounds.end_row);
+  pass.label_rows = add(batch.label_rows);
+  pass.targets = add(batch.targets);
+  backend_.upload(pass.uploaded, all.data(), static_cast<int64_t>(all.size() * sizeof(int32_t)));
+}
+
+// What no op could say.
+void Decoder::check(const PackedBatch& batch) const {
+  const auto positions = rope_.positions;
+  for (const int32_t position : batch.positions) {
+    if (position < positions) continue;
+    fail_bad_input("sequences may have at most " + std::to_string(positions) + " tokens here, got a longer one");
+  }
+  const int64_t vocabulary = parameters_.config().vocabulary;
+  for (const std::vector<int32_t>* tokens : {&batch.tokens, &batch.targets}) {
+    for (const int32_t token : *tokens) {
+      if (token >= 0 && token < vocabulary) continue;
+      fail_bad_input("expected tokens below the vocabulary of " + std::to_string(vocabulary) + ", got " +
+                     std::to_string(token));
+    }
+  }
 }
 
 }  // namespace collimate

@@ -1,6 +1,6 @@
 // The ops that only decoding needs: backend interface like core/ops.h, implemented in cpu/.
 //
-// Both run on the calling thread: decoding is parallel over users, not inside one.
+// They run on the calling thread: decoding is parallel over users, not inside one.
 #pragma once
 
 #include <cstdint>
@@ -33,5 +33,31 @@ struct DecodeAttention {
   float* out = nullptr;      // [R, H * D], contiguous
 };
 void decode_attention(const DecodeAttention& args);
+
+// The same for the users of a group, whose rows lie side by side.
+struct GroupAttention {
+  int64_t users = 0, rows = 0;  // rows: of each user
+  int64_t heads = 0, kv_heads = 0, head_dim = 0;
+  float scale = 0.0f;
+  int64_t window = 0;        // a row sees itself and so many less one before it; 0: all before it
+  const float* q = nullptr;  // [users * R, H * D]
+  int64_t q_stride = 0;
+  const int32_t* live = nullptr;         // [users]: rows that are attended; what is left of `out` becomes zero
+  const int32_t* prompt_rows = nullptr;  // [users]; 0: nobody is there
+  const float* prompt_k = nullptr;       // [P, K * D] of the first user
+  const float* prompt_v = nullptr;
+  int64_t prompt_stride = 0;  // floats between users
+  int64_t prompt_max = 0;     // bound of prompt_rows
+  int64_t steps = 0;
+  const float* step_k = nullptr;  // of the first step: rows [K * D], those of a user side by side
+  const float* step_v = nullptr;
+  int64_t step_stride = 0;             // floats between steps
+  const int32_t* step_rows = nullptr;  // [S]: rows of a user in that step
+  const int32_t* ancestors = nullptr;  // [R, S] of the first user
+  int64_t ancestors_user_stride = 0;   // between users
+  float* scratch = nullptr;            // [R * (P + S)]; a device has its own
+  float* out = nullptr;                // [users * R, H * D], contiguous
+};
+void decode_attention(const GroupAttention& args);
 
 }  // namespace collimate::ops

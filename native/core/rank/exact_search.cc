@@ -28,26 +28,20 @@ float reached_by(std::span<const RankedItem> list, int64_t wanted) {
 }  // namespace
 
 ExactSearch::ExactSearch(const RankPlan& plan)
-    : plan_(plan),
-      decoder_({.parameters = plan.request->parameters,
-                .rope = &plan.rope,
-                .pool = plan.pool,
-                .users = 1,
-                .rows_max = rows_max(*plan.request->trie),
-                .steps_max = plan.levels() - 1,
-                .prompt_max = plan.prompt_max}) {}
+    : plan_(plan), decoder_(plan.decoder(1, rows_max(*plan.request->trie))) {}
 
 std::optional<std::vector<RankedItem>> ExactSearch::run(int64_t prompt, std::span<const RankedItem> list) {
   const RankRequest& request = *plan_.request;
-  const int64_t dim = request.parameters->config().dim;
+  const int64_t dim = request.weights->parameters().config().dim;
   const int64_t wanted = std::min(request.beam.top_k, request.trie->items());
   Beam beam(*request.trie, {.beams = std::max(request.trie->items(), request.beam.top_k),
                             .top_k = request.beam.top_k,
                             .normaliser = request.beam.normaliser,
                             .least_score = reached_by(list, wanted)});
   decoder_.reset();
-  decoder_.prefill(0, request.prompts->prompt(prompt));
-  std::span<const float> hidden = decoder_.finish_prompts();
+  const GroupDecoder::Prompt alone{0, request.prompts->prompt(prompt)};
+  decoder_.prefill({&alone, 1});
+  const float* hidden = decoder_.finish_prompts();
   for (int64_t level = 0; level < plan_.levels(); ++level) {
     const auto live = static_cast<int64_t>(beam.live().size());
     if (live > kExactRowsMax) return std::nullopt;
@@ -59,7 +53,7 @@ std::optional<std::vector<RankedItem>> ExactSearch::run(int64_t prompt, std::spa
     for (int64_t first = 0; first < live; first += plan_.rows_per_product(level)) {
       const int64_t rows = std::min(plan_.rows_per_product(level), live - first);
       logits_.resize(std::max(logits_.size(), static_cast<size_t>(rows * columns)));
-      plan_.head_logits(level, rows, hidden.data() + first * dim, logits_.data());
+      plan_.head_logits({level, rows, hidden + first * dim, logits_.data()}, logits_there_);
       if (!beam.add({logits_.data(), columns, columns}, first, rows)) plan_.fail_not_finite(prompt, level);
     }
     beam.close_level();

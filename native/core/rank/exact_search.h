@@ -33,6 +33,7 @@ class ExactSearch {
   const RankPlan& plan_;
   GroupDecoder decoder_;
   std::vector<float> logits_;
+  BackendArray<float> logits_there_;
 };
 
 }  // namespace collimate

@@ -1,4 +1,4 @@
-// The layers of a Llama-like decoder, once over a prompt and once over the new rows of a step.
+// The layers of a Llama-like decoder, once over prompts and once over the new rows of a step.
 #include "core/rank/group_decoder.h"
 
 #include <algorithm>
@@ -7,114 +7,197 @@
 #include <string>
 
 #include "core/failure.h"
-#include "core/rank/decode_ops.h"
+#include "core/sequence_bounds.h"
 
 namespace collimate {
+namespace {
+
+constexpr int64_t kFloatBytes = sizeof(float);
+
+int64_t aligned(int64_t rows) { return (rows + kPromptAlignment - 1) / kPromptAlignment * kPromptAlignment; }
+
+}  // namespace
+
+void GroupDecoder::Indices::bind(OpsBackend& backend, int64_t most) {
+  backend_ = &backend;
+  host.reserve(static_cast<size_t>(most));
+  if (!backend.is_host()) there_ = BackendArray<int32_t>(backend, most);
+}
+
+const int32_t* GroupDecoder::Indices::place() {
+  if (!backend_->is_host()) there_.upload(host);
+  return placed();
+}
 
 GroupDecoder::GroupDecoder(const Options& options)
     : options_(options),
-      config_(options.parameters->config()),
+      weights_(*options.weights),
+      parameters_(weights_.parameters()),
+      config_(parameters_.config()),
+      backend_(weights_.backend()),
       scale_(1.0f / std::sqrt(static_cast<float>(config_.head_dim))),
       prompt_lengths_(static_cast<size_t>(options.users)) {
-  const auto floats = [](auto& buffer, int64_t rows, int64_t width) {
-    buffer.resize(static_cast<size_t>(rows * width));
-  };
-  const int64_t users = options.users;
-  const int64_t rows = std::max(options.prompt_max, users * std::max<int64_t>(options.rows_max, 1));
-  floats(prompt_kv_, config_.layers * users * 2 * options.prompt_max, config_.kv_dim());
-  floats(step_kv_, config_.layers * options.steps_max * 2 * users * options.rows_max, config_.kv_dim());
-  ancestors_.resize(static_cast<size_t>(users * options.rows_max * options.steps_max));
-  ancestors_before_.resize(ancestors_.size());
-  floats(last_x_, users, config_.dim);
-  floats(last_h_, users, config_.dim);
-  tokens_.resize(static_cast<size_t>(rows));
-  positions_.resize(static_cast<size_t>(rows));
-  floats(x_, rows, config_.dim);
-  floats(delta_, rows, config_.dim);
-  floats(h_, rows, config_.dim);
-  floats(qkv_, rows, config_.qkv_dim());
-  floats(attention_, rows, config_.q_dim());
-  floats(gate_up_, rows, 2 * config_.ffn_dim);
-  floats(act_, rows, config_.ffn_dim);
-  floats(scores_, std::max<int64_t>(options.rows_max, 1), options.prompt_max + options.steps_max);
+  const auto floats = [&](int64_t rows, int64_t width) { return BackendArray<float>(backend_, rows * width); };
+  const int64_t users = options.users, beams = std::max<int64_t>(options.rows_max, 1);
+  const int64_t rows = std::max(options.prefill_rows, users * beams);
+  prompt_kv_ = floats(config_.layers * users * 2 * options.prompt_max, config_.kv_dim());
+  step_kv_ = floats(config_.layers * options.steps_max * 2 * users * options.rows_max, config_.kv_dim());
+  last_x_ = floats(users, config_.dim);
+  last_h_ = floats(users, config_.dim);
+  for (Indices* indices : {&tokens_, &positions_, &first_row_, &end_row_, &kept_at_}) indices->bind(backend_, rows);
+  for (Indices* indices : {&live_, &prompt_rows_}) indices->bind(backend_, users);
+  step_rows_.bind(backend_, std::max<int64_t>(options.steps_max, 1));
+  ancestors_.bind(backend_, std::max<int64_t>(users * options.rows_max * options.steps_max, 1));
+  ancestors_.host.resize(static_cast<size_t>(users * options.rows_max * options.steps_max));
+  ancestors_before_.resize(ancestors_.host.size());
+  x_ = floats(rows, config_.dim);
+  delta_ = floats(rows, config_.dim);
+  h_ = floats(rows, config_.dim);
+  qkv_ = floats(rows, config_.qkv_dim());
+  attention_ = floats(rows, config_.q_dim());
+  gate_up_ = floats(rows, 2 * config_.ffn_dim);
+  act_ = floats(rows, config_.ffn_dim);
+  if (backend_.is_host()) scores_ = floats(beams, options.prompt_max + options.steps_max);
 }
 
 void GroupDecoder::reset() {
   steps_ = 0;
-  step_rows_.clear();
+  step_rows_.host.clear();
   std::ranges::fill(prompt_lengths_, 0);
-  std::ranges::fill(last_x_, 0.0f);
-  std::ranges::fill(last_h_, 0.0f);
+  backend_.zero(last_x_.data(), last_x_.size() * kFloatBytes);
+  backend_.zero(last_h_.data(), last_h_.size() * kFloatBytes);
 }
 
 // ---- prompts -----------------------------------------------------------------------------------------------------
 
-void GroupDecoder::prefill(int64_t slot, std::span<const int32_t> prompt) {
-  const auto rows = static_cast<int64_t>(prompt.size());
-  const int64_t last = config_.layers - 1;
-  prompt_lengths_[static_cast<size_t>(slot)] = rows;
-  std::iota(positions_.begin(), positions_.begin() + rows, 0);
-  embed(prompt);
-  const std::vector<int64_t> offsets = {0, rows};
+// Tokens, positions and bounds of prompts one behind the other, gaps as sequences of their own that are kept nowhere.
+// Returns the rows.
+int64_t GroupDecoder::lay_out_prompts(std::span<const Prompt> prompts) {
+  for (Indices* indices : {&tokens_, &positions_, &kept_at_}) indices->host.clear();
+  offsets_.assign(1, 0);
+  const auto add = [&](int32_t token, int64_t position, int64_t kept_at) {
+    tokens_.host.push_back(token);
+    positions_.host.push_back(static_cast<int32_t>(position));
+    kept_at_.host.push_back(static_cast<int32_t>(kept_at));
+  };
+  for (const Prompt& prompt : prompts) {
+    const auto length = static_cast<int64_t>(prompt.tokens.size());
+    const int64_t gap = aligned(offsets_.back()) - offsets_.back();
+    for (int64_t i = 0; i < gap; ++i) add(0, i, -1);
+    if (gap > 0) offsets_.push_back(offsets_.back() + gap);
+    // In units of a row: a user's keys and values are 2 * prompt_max rows.
+    const int64_t first_kept = prompt.slot * 2 * options_.prompt_max;
+    for (int64_t i = 0; i < length; ++i) add(prompt.tokens[static_cast<size_t>(i)], i, first_kept + i);
+    offsets_.push_back(offsets_.back() + length);
+    prompt_lengths_[static_cast<size_t>(prompt.slot)] = length;
+  }
+  if (!backend_.is_host()) {
+    SequenceBounds bounds(offsets_);
+    first_row_.host = std::move(bounds.first_row);
+    end_row_.host = std::move(bounds.end_row);
+  }
+  return offsets_.back();
+}
+
+void GroupDecoder::prefill(std::span<const Prompt> prompts) {
+  const int64_t rows = lay_out_prompts(prompts), last = config_.layers - 1;
+  positions_there_ = positions_.place();
+  const int32_t *first_row = nullptr, *end_row = nullptr;
+  if (!backend_.is_host()) {
+    first_row = first_row_.place();
+    end_row = end_row_.place();
+  }
+  kept_at_.place();
+  embed(rows, tokens_.place());
+  const float* k = qkv_.data() + config_.q_dim();
+  const KeysAndValues kv{k, k + config_.kv_dim(), config_.qkv_dim()};
   for (int64_t layer = 0; layer < last; ++layer) {
     norm(rows, numbers(layer).attention_norm, layer > 0);
     project_qkv({layer, rows});
-    const float* k = qkv_.data() + config_.q_dim();
-    const float* v = k + config_.kv_dim();
-    keep_prompt_kv(layer, slot, k, v, config_.qkv_dim());
-    ops::attention_forward(*options_.pool, {.heads = config_.heads,
-                                            .kv_heads = config_.kv_heads,
-                                            .head_dim = config_.head_dim,
-                                            .offsets = offsets,
-                                            .scale = scale_,
-                                            .window = config_.sliding_window,
-                                            .q = qkv_.data(),
-                                            .k = k,
-                                            .v = v,
-                                            .q_stride = config_.qkv_dim(),
-                                            .k_stride = config_.qkv_dim(),
-                                            .v_stride = config_.qkv_dim(),
-                                            .out = attention_.data()});
+    keep_prompt_kv(layer, rows, kv);
+    backend_.attention_forward({.heads = config_.heads,
+                                .kv_heads = config_.kv_heads,
+                                .head_dim = config_.head_dim,
+                                .offsets = offsets_,
+                                .first_row = first_row,
+                                .end_row = end_row,
+                                .scale = scale_,
+                                .window = config_.sliding_window,
+                                .q = qkv_.data(),
+                                .k = kv.k,
+                                .v = kv.v,
+                                .q_stride = config_.qkv_dim(),
+                                .k_stride = config_.qkv_dim(),
+                                .v_stride = config_.qkv_dim(),
+                                .out = attention_.data()});
     finish_layer({layer, rows});
   }
   // The last layer's output is needed at the last position only: keys and values now, the rest for all users at once.
   norm(rows, numbers(last).attention_norm, last > 0);
-  project(rows, numbers(last).k, 2 * config_.kv_dim(), qkv_.data());
-  norm_heads(rows, numbers(last).k_norm, {qkv_.data(), config_.kv_heads, 2 * config_.kv_dim()});
-  rotate(qkv_.data(), rows, config_.kv_heads, 2 * config_.kv_dim());
-  keep_prompt_kv(last, slot, qkv_.data(), qkv_.data() + config_.kv_dim(), 2 * config_.kv_dim());
-  std::copy_n(x_.data() + (rows - 1) * config_.dim, config_.dim, last_x_.data() + slot * config_.dim);
-  std::copy_n(h_.data() + (rows - 1) * config_.dim, config_.dim, last_h_.data() + slot * config_.dim);
+  if (weights_.is_bf16()) {
+    project_qkv({last, rows});  // a packed matrix is used whole
+    keep_prompt_kv(last, rows, kv);
+  } else {
+    const int64_t width = 2 * config_.kv_dim();
+    project(rows, {numbers(last).k, config_.dim, width, h_.data(), qkv_.data()});
+    norm_heads(rows, numbers(last).k_norm, {qkv_.data(), config_.kv_heads, width});
+    rotate(qkv_.data(), rows, config_.kv_heads, width);
+    keep_prompt_kv(last, rows, {qkv_.data(), qkv_.data() + config_.kv_dim(), width});
+  }
+  int64_t end = 0;
+  for (const Prompt& prompt : prompts) {
+    end = (end == 0 ? 0 : aligned(end)) + static_cast<int64_t>(prompt.tokens.size());
+    const int64_t from = (end - 1) * config_.dim, to = prompt.slot * config_.dim;
+    backend_.copy(last_x_.data() + to, x_.data() + from, config_.dim * kFloatBytes);
+    backend_.copy(last_h_.data() + to, h_.data() + from, config_.dim * kFloatBytes);
+  }
 }
 
-std::span<const float> GroupDecoder::finish_prompts() {
-  const int64_t last = config_.layers - 1;
-  for (int64_t slot = 0; slot < options_.users; ++slot) {
-    positions_[static_cast<size_t>(slot)] =
-        static_cast<int32_t>(std::max<int64_t>(prompt_lengths_[static_cast<size_t>(slot)] - 1, 0));
+const float* GroupDecoder::finish_prompts() {
+  const int64_t last = config_.layers - 1, users = options_.users;
+  positions_.host.clear();
+  prompt_rows_.host.clear();
+  for (const int64_t length : prompt_lengths_) {
+    positions_.host.push_back(static_cast<int32_t>(std::max<int64_t>(length - 1, 0)));
+    prompt_rows_.host.push_back(static_cast<int32_t>(length));
   }
-  std::ranges::copy(last_x_, x_.begin());
-  std::ranges::copy(last_h_, h_.begin());
-  project(options_.users, numbers(last).q, config_.q_dim(), qkv_.data());
-  norm_heads(options_.users, numbers(last).q_norm, {qkv_.data(), config_.heads, config_.q_dim()});
-  rotate(qkv_.data(), options_.users, config_.heads, config_.q_dim());
-  for (int64_t slot = 0; slot < options_.users; ++slot) attend(last, slot, 1, 1, qkv_.data(), config_.q_dim());
-  finish_layer({last, options_.users});
-  return final_hidden(options_.users);
+  live_.host.assign(static_cast<size_t>(users), 1);
+  positions_there_ = positions_.place();
+  prompt_rows_there_ = prompt_rows_.place();
+  live_there_ = live_.place();
+  backend_.copy(x_.data(), last_x_.data(), last_x_.size() * kFloatBytes);
+  backend_.copy(h_.data(), last_h_.data(), last_h_.size() * kFloatBytes);
+  int64_t stride = config_.q_dim();
+  if (weights_.is_bf16()) {
+    stride = config_.qkv_dim();
+    project_qkv({last, users});
+  } else {
+    project(users, {numbers(last).q, config_.dim, config_.q_dim(), h_.data(), qkv_.data()});
+    norm_heads(users, numbers(last).q_norm, {qkv_.data(), config_.heads, stride});
+    rotate(qkv_.data(), users, config_.heads, stride);
+  }
+  attend(last, 1, qkv_.data(), stride);
+  finish_layer({last, users});
+  return final_hidden(users);
 }
 
-void GroupDecoder::keep_prompt_kv(int64_t layer, int64_t slot, const float* k, const float* v, int64_t stride) {
-  float* to_k = prompt_kv(layer, slot, false);
-  float* to_v = prompt_kv(layer, slot, true);
-  for (int64_t row = 0; row < prompt_lengths_[static_cast<size_t>(slot)]; ++row) {
-    std::copy_n(k + row * stride, config_.kv_dim(), to_k + row * config_.kv_dim());
-    std::copy_n(v + row * stride, config_.kv_dim(), to_v + row * config_.kv_dim());
-  }
+void GroupDecoder::keep_prompt_kv(int64_t layer, int64_t rows, const KeysAndValues& from) {
+  ops::RowCopy copy{.rows = rows,
+                    .dim = config_.kv_dim(),
+                    .from = from.k,
+                    .from_stride = from.stride,
+                    .to_row = kept_at_.placed(),
+                    .to = prompt_kv(layer, false),
+                    .to_stride = config_.kv_dim()};
+  backend_.copy_rows(copy);
+  copy.from = from.v;
+  copy.to = prompt_kv(layer, true);
+  backend_.copy_rows(copy);
 }
 
 // ---- steps -------------------------------------------------------------------------------------------------------
 
-std::span<const float> GroupDecoder::step(int64_t rows, std::span<const std::span<const Hypothesis>> live) {
+const float* GroupDecoder::step(int64_t rows, std::span<const std::span<const Hypothesis>> live) {
   const int64_t all = options_.users * rows;
   if (steps_ == options_.steps_max || rows > options_.rows_max || static_cast<int64_t>(live.size()) != options_.users) {
     throw JobFailure(FailureCause::internal, "a decoding step beyond the decoder's " +
@@ -122,25 +205,28 @@ std::span<const float> GroupDecoder::step(int64_t rows, std::span<const std::spa
                                                  std::to_string(options_.rows_max) + " rows");
   }
   trace_ancestors(rows, live);
+  for (Indices* indices : {&tokens_, &positions_, &live_}) indices->host.clear();
   for (int64_t slot = 0; slot < options_.users; ++slot) {
     const auto hypotheses = live[static_cast<size_t>(slot)];
+    live_.host.push_back(static_cast<int32_t>(hypotheses.size()));
     for (int64_t i = 0; i < rows; ++i) {
-      const auto row = static_cast<size_t>(slot * rows + i), at = static_cast<size_t>(i);
-      tokens_[row] = at < hypotheses.size() ? hypotheses[at].token : 0;
-      positions_[row] = static_cast<int32_t>(prompt_lengths_[static_cast<size_t>(slot)] + steps_);
+      const auto at = static_cast<size_t>(i);
+      tokens_.host.push_back(at < hypotheses.size() ? hypotheses[at].token : 0);
+      positions_.host.push_back(static_cast<int32_t>(prompt_lengths_[static_cast<size_t>(slot)] + steps_));
     }
   }
   ++steps_;
-  step_rows_.push_back(rows);
-  embed({tokens_.data(), static_cast<size_t>(all)});
+  step_rows_.host.push_back(static_cast<int32_t>(rows));
+  positions_there_ = positions_.place();
+  live_there_ = live_.place();
+  step_rows_there_ = step_rows_.place();
+  ancestors_there_ = ancestors_.place();
+  embed(all, tokens_.place());
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
     norm(all, numbers(layer).attention_norm, layer > 0);
     project_qkv({layer, all});
     keep_step_kv({layer, all});
-    for (int64_t slot = 0; slot < options_.users; ++slot) {
-      const auto rows_live = static_cast<int64_t>(live[static_cast<size_t>(slot)].size());
-      attend(layer, slot, rows, rows_live, qkv_.data(), config_.qkv_dim());
-    }
+    attend(layer, rows, qkv_.data(), config_.qkv_dim());
     finish_layer({layer, all});
   }
   return final_hidden(all);
@@ -148,12 +234,12 @@ std::span<const float> GroupDecoder::step(int64_t rows, std::span<const std::spa
 
 // Row i of this step sees what its parent saw, and itself.
 void GroupDecoder::trace_ancestors(int64_t rows, std::span<const std::span<const Hypothesis>> live) {
-  std::swap(ancestors_, ancestors_before_);
+  std::swap(ancestors_.host, ancestors_before_);
   for (int64_t slot = 0; slot < options_.users; ++slot) {
     const int64_t base = slot * options_.rows_max * options_.steps_max;
     const auto hypotheses = live[static_cast<size_t>(slot)];
     for (int64_t i = 0; i < std::min(rows, static_cast<int64_t>(hypotheses.size())); ++i) {
-      int32_t* to = ancestors_.data() + base + i * (steps_ + 1);
+      int32_t* to = ancestors_.host.data() + base + i * (steps_ + 1);
       if (steps_ > 0) {
         const int64_t parent = hypotheses[static_cast<size_t>(i)].parent;
         std::copy_n(ancestors_before_.data() + base + parent * steps_, steps_, to);
@@ -164,155 +250,144 @@ void GroupDecoder::trace_ancestors(int64_t rows, std::span<const std::span<const
 }
 
 void GroupDecoder::keep_step_kv(const LayerRows& at) {
-  float* to_k = step_kv(at.layer, steps_ - 1, false);
-  float* to_v = step_kv(at.layer, steps_ - 1, true);
-  for (int64_t row = 0; row < at.rows; ++row) {
-    const float* k = qkv_.data() + row * config_.qkv_dim() + config_.q_dim();
-    std::copy_n(k, config_.kv_dim(), to_k + row * config_.kv_dim());
-    std::copy_n(k + config_.kv_dim(), config_.kv_dim(), to_v + row * config_.kv_dim());
-  }
+  ops::RowCopy copy{.rows = at.rows,
+                    .dim = config_.kv_dim(),
+                    .from = qkv_.data() + config_.q_dim(),
+                    .from_stride = config_.qkv_dim(),
+                    .to = step_kv(at.layer, steps_ - 1, false),
+                    .to_stride = config_.kv_dim()};
+  backend_.copy_rows(copy);
+  copy.from += config_.kv_dim();
+  copy.to = step_kv(at.layer, steps_ - 1, true);
+  backend_.copy_rows(copy);
 }
 
 // ---- parts of a layer ----------------------------------------------------------------------------------------------
 
-void GroupDecoder::embed(std::span<const int32_t> tokens) {
-  ops::embedding_forward(*options_.pool, {.rows = static_cast<int64_t>(tokens.size()),
-                                          .dim = config_.dim,
-                                          .vocabulary = config_.vocabulary,
-                                          .table = weight(options_.parameters->embedding()),
-                                          .tokens = tokens.data(),
-                                          .y = x_.data()});
+void GroupDecoder::embed(int64_t rows, const int32_t* tokens) {
+  backend_.embedding_forward({.rows = rows,
+                              .dim = config_.dim,
+                              .vocabulary = config_.vocabulary,
+                              .table = weight(parameters_.embedding()),
+                              .tokens = tokens,
+                              .y = x_.data()});
 }
 
 // h = norm(x), after x += delta when asked.
 void GroupDecoder::norm(int64_t rows, int weight_number, bool add_delta) {
-  ops::rmsnorm_forward(*options_.pool, {.rows = rows,
-                                        .dim = config_.dim,
-                                        .eps = config_.norm_eps,
-                                        .x = x_.data(),
-                                        .delta = add_delta ? delta_.data() : nullptr,
-                                        .sum = add_delta ? x_.data() : nullptr,
-                                        .weight = weight(weight_number),
-                                        .y = h_.data()});
+  backend_.rmsnorm_forward({.rows = rows,
+                            .dim = config_.dim,
+                            .eps = config_.norm_eps,
+                            .x = x_.data(),
+                            .delta = add_delta ? delta_.data() : nullptr,
+                            .sum = add_delta ? x_.data() : nullptr,
+                            .weight = weight(weight_number),
+                            .y = h_.data()});
 }
 
-// y = h Wᵀ + bias
-void GroupDecoder::project(int64_t rows, const LinearNumbers& linear, int64_t out_dim, float* y) {
-  ops::linear_forward(*options_.pool, {.rows = rows,
-                                       .in = config_.dim,
-                                       .out = out_dim,
-                                       .x = h_.data(),
-                                       .x_stride = config_.dim,
-                                       .weight = weight(linear.weight),
-                                       .y = y,
-                                       .y_stride = out_dim});
-  if (linear.bias < 0) return;
-  ops::add_bias(*options_.pool, {.rows = rows, .width = out_dim, .bias = weight(linear.bias), .y = y});
+// y = x Wᵀ + bias
+void GroupDecoder::project(int64_t rows, const Projection& p) {
+  if (weights_.is_bf16()) {
+    backend_.bf16_linear_forward({.rows = rows,
+                                  .weight = &weights_.matrix(p.linear.weight),
+                                  .x = p.x,
+                                  .x_stride = p.in,
+                                  .y = p.y,
+                                  .y_stride = p.out});
+  } else {
+    backend_.linear_forward({.rows = rows,
+                             .in = p.in,
+                             .out = p.out,
+                             .x = p.x,
+                             .x_stride = p.in,
+                             .weight = weight(p.linear.weight),
+                             .y = p.y,
+                             .y_stride = p.out});
+  }
+  if (p.linear.bias < 0) return;
+  backend_.add_bias({.rows = rows, .width = p.out, .bias = weight(p.linear.bias), .y = p.y});
 }
 
 // Queries, keys and values of a layer, ready for the attention.
 void GroupDecoder::project_qkv(const LayerRows& at) {
   const LayerNumbers& layer = numbers(at.layer);
-  project(at.rows, layer.q, config_.qkv_dim(), qkv_.data());
-  norm_heads(at.rows, layer.q_norm, {qkv_.data(), config_.heads, config_.qkv_dim()});
-  norm_heads(at.rows, layer.k_norm, {qkv_.data() + config_.q_dim(), config_.kv_heads, config_.qkv_dim()});
-  rotate(qkv_.data(), at.rows, config_.heads + config_.kv_heads, config_.qkv_dim());
+  const int64_t width = config_.qkv_dim();
+  project(at.rows, {layer.q, config_.dim, width, h_.data(), qkv_.data()});
+  norm_heads(at.rows, layer.q_norm, {qkv_.data(), config_.heads, width});
+  norm_heads(at.rows, layer.k_norm, {qkv_.data() + config_.q_dim(), config_.kv_heads, width});
+  rotate(qkv_.data(), at.rows, config_.heads + config_.kv_heads, width);
 }
 
 void GroupDecoder::norm_heads(int64_t rows, int weight_number, const Heads& heads) {
   if (weight_number < 0) return;
-  ops::head_norm_forward(*options_.pool, {.rows = rows,
-                                          .heads = heads.count,
-                                          .head_dim = config_.head_dim,
-                                          .eps = config_.norm_eps,
-                                          .weight = weight(weight_number),
-                                          .x = heads.x,
-                                          .x_stride = heads.stride});
+  backend_.head_norm_forward({.rows = rows,
+                              .heads = heads.count,
+                              .head_dim = config_.head_dim,
+                              .eps = config_.norm_eps,
+                              .weight = weight(weight_number),
+                              .x = heads.x,
+                              .x_stride = heads.stride});
 }
 
 void GroupDecoder::rotate(float* x, int64_t rows, int64_t heads, int64_t stride) {
-  ops::rope(*options_.pool, {.rows = rows,
-                             .heads = heads,
-                             .head_dim = config_.head_dim,
-                             .positions = positions_.data(),
-                             .table = options_.rope,
-                             .x = x,
-                             .x_stride = stride});
+  backend_.rope({.rows = rows,
+                 .heads = heads,
+                 .head_dim = config_.head_dim,
+                 .positions = positions_there_,
+                 .cos = options_.rope_cos,
+                 .sin = options_.rope_sin,
+                 .x = x,
+                 .x_stride = stride});
 }
 
-void GroupDecoder::attend(int64_t layer, int64_t slot, int64_t rows, int64_t rows_live, const float* q,
-                          int64_t q_stride) {
-  const int64_t first = slot * rows;
-  float* out = attention_.data() + first * config_.q_dim();
-  const int64_t prompt_rows = prompt_lengths_[static_cast<size_t>(slot)];
-  if (prompt_rows == 0) rows_live = 0;
-  std::fill_n(out + rows_live * config_.q_dim(), (rows - rows_live) * config_.q_dim(), 0.0f);
-  if (rows_live == 0) return;
-  // All rows stand at the last position; with a window they see no key before `first_seen`.
-  const int64_t first_seen =
-      config_.sliding_window > 0 ? std::max<int64_t>(0, prompt_rows + steps_ - config_.sliding_window) : 0;
-  const int64_t first_row_seen = std::min(first_seen, prompt_rows), first_step = first_seen - first_row_seen;
-  std::vector<const float*> step_k, step_v;
-  for (int64_t s = first_step; s < steps_; ++s) {
-    const int64_t first_row = slot * step_rows_[static_cast<size_t>(s)];
-    step_k.push_back(step_kv(layer, s, false) + first_row * config_.kv_dim());
-    step_v.push_back(step_kv(layer, s, true) + first_row * config_.kv_dim());
-  }
-  ops::decode_attention({.rows = rows_live,
-                         .heads = config_.heads,
-                         .kv_heads = config_.kv_heads,
-                         .head_dim = config_.head_dim,
-                         .scale = scale_,
-                         .q = q + first * q_stride,
-                         .q_stride = q_stride,
-                         .prompt_rows = prompt_rows - first_row_seen,
-                         .prompt_k = prompt_kv(layer, slot, false) + first_row_seen * config_.kv_dim(),
-                         .prompt_v = prompt_kv(layer, slot, true) + first_row_seen * config_.kv_dim(),
-                         .steps = steps_ - first_step,
-                         .step_k = step_k.data(),
-                         .step_v = step_v.data(),
-                         .ancestors = ancestors_.data() + slot * options_.rows_max * options_.steps_max + first_step,
-                         .ancestors_stride = steps_,
-                         .scratch = scores_.data(),
-                         .out = out});
+// Every user's rows over its prompt and its steps.
+void GroupDecoder::attend(int64_t layer, int64_t rows, const float* q, int64_t q_stride) {
+  const int64_t kv_dim = config_.kv_dim();
+  backend_.decode_attention({.users = options_.users,
+                             .rows = rows,
+                             .heads = config_.heads,
+                             .kv_heads = config_.kv_heads,
+                             .head_dim = config_.head_dim,
+                             .scale = scale_,
+                             .window = config_.sliding_window,
+                             .q = q,
+                             .q_stride = q_stride,
+                             .live = live_there_,
+                             .prompt_rows = prompt_rows_there_,
+                             .prompt_k = prompt_kv(layer, false),
+                             .prompt_v = prompt_kv(layer, true),
+                             .prompt_stride = 2 * options_.prompt_max * kv_dim,
+                             .prompt_max = options_.prompt_max,
+                             .steps = steps_,
+                             .step_k = steps_ > 0 ? step_kv(layer, 0, false) : nullptr,
+                             .step_v = steps_ > 0 ? step_kv(layer, 0, true) : nullptr,
+                             .step_stride = 2 * options_.users * options_.rows_max * kv_dim,
+                             .step_rows = step_rows_there_,
+                             .ancestors = ancestors_there_,
+                             .ancestors_user_stride = options_.rows_max * options_.steps_max,
+                             .scratch = scores_.data(),
+                             .out = attention_.data()});
 }
 
 // From the attention's output to the residual branch of the MLP, which stays in delta until the next norm.
 void GroupDecoder::finish_layer(const LayerRows& at) {
   const LayerNumbers& layer = numbers(at.layer);
-  ops::linear_forward(*options_.pool, {.rows = at.rows,
-                                       .in = config_.q_dim(),
-                                       .out = config_.dim,
-                                       .x = attention_.data(),
-                                       .x_stride = config_.q_dim(),
-                                       .weight = weight(layer.o.weight),
-                                       .y = delta_.data(),
-                                       .y_stride = config_.dim});
-  if (layer.o.bias >= 0) {
-    ops::add_bias(*options_.pool,
-                  {.rows = at.rows, .width = config_.dim, .bias = weight(layer.o.bias), .y = delta_.data()});
-  }
+  project(at.rows, {layer.o, config_.q_dim(), config_.dim, attention_.data(), delta_.data()});
   norm(at.rows, layer.mlp_norm, true);
-  project(at.rows, layer.gate, 2 * config_.ffn_dim, gate_up_.data());
-  ops::swiglu_forward(*options_.pool,
-                      {.rows = at.rows, .ffn_dim = config_.ffn_dim, .gate_up = gate_up_.data(), .act = act_.data()});
-  ops::linear_forward(*options_.pool, {.rows = at.rows,
-                                       .in = config_.ffn_dim,
-                                       .out = config_.dim,
-                                       .x = act_.data(),
-                                       .x_stride = config_.ffn_dim,
-                                       .weight = weight(layer.down.weight),
-                                       .y = delta_.data(),
-                                       .y_stride = config_.dim});
+  project(at.rows, {layer.gate, config_.dim, 2 * config_.ffn_dim, h_.data(), gate_up_.data()});
+  backend_.swiglu_forward(
+      {.rows = at.rows, .ffn_dim = config_.ffn_dim, .gate_up = gate_up_.data(), .act = act_.data()});
+  project(at.rows, {layer.down, config_.ffn_dim, config_.dim, act_.data(), delta_.data()});
 }
 
-std::span<const float> GroupDecoder::final_hidden(int64_t rows) {
-  norm(rows, options_.parameters->final_norm(), true);
-  return {h_.data(), static_cast<size_t>(rows * config_.dim)};
+const float* GroupDecoder::final_hidden(int64_t rows) {
+  norm(rows, parameters_.final_norm(), true);
+  return h_.data();
 }
 
-float* GroupDecoder::prompt_kv(int64_t layer, int64_t slot, bool value) {
-  const int64_t block = (layer * options_.users + slot) * 2 + (value ? 1 : 0);
+// Of the first user.
+float* GroupDecoder::prompt_kv(int64_t layer, bool value) {
+  const int64_t block = layer * options_.users * 2 + (value ? 1 : 0);
   return prompt_kv_.data() + block * options_.prompt_max * config_.kv_dim();
 }
 

@@ -1,62 +1,86 @@
 // Decoder inference for a group of users: prompts once, then a few tokens for every hypothesis of every user.
 //
 // 1. Keys and values of a prompt are kept once per layer and user; hypotheses add one row per step and find the rows of
-// their
-//    ancestors by index. Choosing other hypotheses copies no keys or values.
-// 2. A prompt is prefilled alone; its last layer is run for its last position only. Decoding products always have
-//    users x rows rows, missing ones padded: no shape depends on what the users are, and a row's result never
-//    depends on another row. So a user's hidden states are a function of its prompt, its hypotheses and its slot.
-// 3. `parameters` hold merged matrices (load_model); adapters are not applied here.
+//    their ancestors by index. Choosing other hypotheses copies no keys or values.
+// 2. Prompts are prefilled alone on the processor, several together on a device, where each begins at a multiple of
+//    kPromptAlignment rows; the last layer is run for their last positions only. Decoding products always have users x
+//    rows rows, missing ones padded: no shape depends on what the users are, and a row's result never depends on
+//    another row. So a user's hidden states are a function of its prompt, its hypotheses and its slot.
+// 3. The weights' parameters hold merged matrices (load_model); adapters are not applied here.
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <vector>
 
-#include "core/large_buffer.h"
-#include "core/model/parameters.h"
-#include "core/ops.h"
-#include "core/pool.h"
+#include "core/model/decoder_weights.h"
+#include "core/ops_backend.h"
 #include "core/rank/beam.h"
 
 namespace collimate {
 
+// What attention on a device cuts keys into: prompts that begin at such rows are summed alike wherever they lie.
+inline constexpr int64_t kPromptAlignment = 32;
+
 class GroupDecoder {
  public:
   struct Options {
-    const Parameters* parameters = nullptr;
-    const ops::RopeTable* rope = nullptr;  // of at least prompt_max + steps_max positions
-    Pool* pool = nullptr;
-    int64_t users = 0;       // slots of the group
-    int64_t rows_max = 0;    // hypotheses per user and step
-    int64_t steps_max = 0;   // tokens after the prompt that are fed back
-    int64_t prompt_max = 0;  // tokens
+    const DecoderWeights* weights = nullptr;
+    // Of at least prompt_max + steps_max positions, where the weights' backend reads them.
+    const float *rope_cos = nullptr, *rope_sin = nullptr;
+    int64_t users = 0;         // slots of the group
+    int64_t rows_max = 0;      // hypotheses per user and step
+    int64_t steps_max = 0;     // tokens after the prompt that are fed back
+    int64_t prompt_max = 0;    // tokens
+    int64_t prefill_rows = 0;  // of prompts that are prefilled together; at least prompt_max
   };
   explicit GroupDecoder(const Options& options);
 
   // Forgets all users; every slot is empty.
   void reset();
-  // Runs a prompt of 1..prompt_max tokens up to the last layer's keys and values.
-  void prefill(int64_t slot, std::span<const int32_t> prompt);
-  // Hidden state after the final norm at each prompt's last position: [users, C]; of no meaning for an empty slot.
-  std::span<const float> finish_prompts();
+  struct Prompt {
+    int64_t slot = 0;
+    std::span<const int32_t> tokens;  // 1..prompt_max
+  };
+  // Runs prompts up to the last layer's keys and values. Alone, or aligned together no more than prefill_rows.
+  void prefill(std::span<const Prompt> prompts);
+  // Hidden state after the final norm at each prompt's last position: [users, C]; of no meaning for an empty slot. In
+  // the backend's memory, until the next call.
+  const float* finish_prompts();
 
   // One token for each hypothesis: live[slot] (at most `rows` each; none for an empty slot) with `parent` the index
   // among the hypotheses of the step before. Hidden states [users * rows, C]; row slot * rows + i belongs to
   // live[slot][i].
-  std::span<const float> step(int64_t rows, std::span<const std::span<const Hypothesis>> live);
+  const float* step(int64_t rows, std::span<const std::span<const Hypothesis>> live);
 
  private:
   struct LayerRows {
     int64_t layer = 0;
     int64_t rows = 0;
   };
-  const float* weight(int number) const { return options_.parameters->data(number); }
-  const LayerNumbers& numbers(int64_t layer) const { return options_.parameters->layers()[static_cast<size_t>(layer)]; }
-  void embed(std::span<const int32_t> tokens);
+  // Host integers and where ops read them.
+  class Indices {
+   public:
+    void bind(OpsBackend& backend, int64_t most);
+    std::vector<int32_t> host;
+    const int32_t* place();  // those of `host`
+    const int32_t* placed() const { return backend_->is_host() ? host.data() : there_.data(); }
+
+   private:
+    OpsBackend* backend_ = nullptr;
+    BackendArray<int32_t> there_;
+  };
+  const float* weight(int number) const { return weights_.data(number); }
+  const LayerNumbers& numbers(int64_t layer) const { return parameters_.layers()[static_cast<size_t>(layer)]; }
+  void embed(int64_t rows, const int32_t* tokens);
   void norm(int64_t rows, int weight_number, bool add_delta);
-  // `linear` is the first of those that are projected as one matrix, `out_dim` wide together.
-  void project(int64_t rows, const LinearNumbers& linear, int64_t out_dim, float* y);
+  struct Projection {
+    LinearNumbers linear;  // the first of those that are projected as one matrix
+    int64_t in = 0, out = 0;
+    const float* x = nullptr;
+    float* y = nullptr;
+  };
+  void project(int64_t rows, const Projection& projection);
   void project_qkv(const LayerRows& at);
   struct Heads {
     float* x = nullptr;
@@ -64,30 +88,43 @@ class GroupDecoder {
   };
   void norm_heads(int64_t rows, int weight_number, const Heads& heads);
   void rotate(float* x, int64_t rows, int64_t heads, int64_t stride);
-  void keep_prompt_kv(int64_t layer, int64_t slot, const float* k, const float* v, int64_t stride);
+  struct KeysAndValues {
+    const float *k = nullptr, *v = nullptr;
+    int64_t stride = 0;
+  };
+  void keep_prompt_kv(int64_t layer, int64_t rows, const KeysAndValues& from);
+  int64_t lay_out_prompts(std::span<const Prompt> prompts);
   void finish_layer(const LayerRows& at);
-  std::span<const float> final_hidden(int64_t rows);
+  const float* final_hidden(int64_t rows);
   void trace_ancestors(int64_t rows, std::span<const std::span<const Hypothesis>> live);
   void keep_step_kv(const LayerRows& at);
-  void attend(int64_t layer, int64_t slot, int64_t rows, int64_t rows_live, const float* q, int64_t q_stride);
+  void attend(int64_t layer, int64_t rows, const float* q, int64_t q_stride);
 
-  float* prompt_kv(int64_t layer, int64_t slot, bool value);
+  float* prompt_kv(int64_t layer, bool value);
   float* step_kv(int64_t layer, int64_t step, bool value);
 
   Options options_;
+  const DecoderWeights& weights_;
+  const Parameters& parameters_;
   const DecoderConfig& config_;
+  OpsBackend& backend_;
   float scale_;
   int64_t steps_ = 0;                    // taken since reset()
-  std::vector<int64_t> step_rows_;       // [steps_]: rows per user of each
   std::vector<int64_t> prompt_lengths_;  // [users]; 0: empty
-  LargeBuffer<float> prompt_kv_;         // [layers, users, 2, prompt_max, kv_dim]
-  LargeBuffer<float> step_kv_;           // [layers, steps_max, 2, users * rows_max, kv_dim]
-  std::vector<int32_t> ancestors_;       // [users, rows_max, steps_max], rows packed by steps_
+  BackendArray<float> prompt_kv_;        // [layers, users, 2, prompt_max, kv_dim]
+  BackendArray<float> step_kv_;          // [layers, steps_max, 2, users * rows_max, kv_dim]
   std::vector<int32_t> ancestors_before_;
-  std::vector<float> last_x_, last_h_;  // [users, C]: input and normed input of the last layer
-  // Scratch, for max(prompt_max, users * rows_max) rows.
-  std::vector<int32_t> tokens_, positions_;
-  LargeBuffer<float> x_, delta_, h_, qkv_, attention_, gate_up_, act_, scores_;
+  BackendArray<float> last_x_, last_h_;  // [users, C]: input and normed input of the last layer
+  // Of the prompts being prefilled: offsets of sequences and gaps, bounds, and where keys and values go.
+  std::vector<int64_t> offsets_;
+  Indices first_row_, end_row_, kept_at_;
+  // Of the step: tokens and positions; rows live and prompt rows of each user, rows a user of each step; ancestors
+  // [users, rows_max, steps_max], rows packed by steps_.
+  Indices tokens_, positions_, live_, prompt_rows_, step_rows_, ancestors_;
+  const int32_t *positions_there_ = nullptr, *live_there_ = nullptr, *prompt_rows_there_ = nullptr,
+                *step_rows_there_ = nullptr, *ancestors_there_ = nullptr;
+  // Scratch, for max(prefill_rows, users * rows_max) rows.
+  BackendArray<float> x_, delta_, h_, qkv_, attention_, gate_up_, act_, scores_;
 };
 
 }  // namespace collimate

@@ -12,6 +12,8 @@ namespace {
 
 // Logits of so many floats are made at once.
 constexpr int64_t kLogitsMax = int64_t{1} << 23;
+// Prompts together fill a device, and their activations stay a fraction of its memory.
+constexpr int64_t kDevicePrefillRows = 16384;
 
 void check_request(const RankRequest& request) {
   request.beam.beams.check(request.trie->levels(), request.beam.top_k);
@@ -24,7 +26,7 @@ void check_request(const RankRequest& request) {
 
 // All prompts of the shard before any work: the lowest bad one is named, whatever the threads do. Returns the longest.
 int64_t check_prompts(const RankRequest& request) {
-  const DecoderConfig& config = request.parameters->config();
+  const DecoderConfig& config = request.weights->parameters().config();
   int64_t longest = 0;
   for (int64_t index = request.first; index < request.first + request.count; ++index) {
     const auto prompt = request.prompts->prompt(index);
@@ -56,20 +58,30 @@ RankPlan RankPlan::make(Pool& pool, const RankRequest& request) {
   plan.pool = &pool;
   plan.prompt_max = check_prompts(request);
   plan.compared = compared_prompts({.first = request.first, .count = request.count}, request.search_loss_prompts);
-  const DecoderConfig& config = request.parameters->config();
+  const DecoderConfig& config = request.weights->parameters().config();
+  OpsBackend& backend = plan.backend();
   plan.rope = ops::make_rope_table(config.rope_inverse_frequency(), plan.prompt_max + plan.levels());
-  plan.first_group = request.first / kGroupUsers;
-  plan.groups = (request.first + request.count - 1) / kGroupUsers + 1 - plan.first_group;
+  plan.rope_cos = PlacedArray<float>(backend, plan.rope.cos);
+  plan.rope_sin = PlacedArray<float>(backend, plan.rope.sin);
+  plan.group_users = backend.is_host() ? kGroupUsers : kDeviceGroupUsers;
+  plan.first_group = request.first / plan.group_users;
+  plan.groups = (request.first + request.count - 1) / plan.group_users + 1 - plan.first_group;
   if (request.beam.normaliser == ScoreNormaliser::full) return plan;
   for (int64_t level = 0; level < plan.levels(); ++level) {
     const auto tokens = request.trie->level_tokens(level);
-    std::vector<float> rows(tokens.size() * static_cast<size_t>(config.dim));
-    ops::gather_rows(pool, {.rows = static_cast<int64_t>(tokens.size()),
+    const auto columns = static_cast<int64_t>(tokens.size());
+    const Parameters& parameters = request.weights->parameters();
+    LevelHead& head = plan.level_heads.emplace_back();
+    head.rows.resize(static_cast<size_t>(columns * config.dim));
+    ops::gather_rows(pool, {.rows = columns,
                             .dim = config.dim,
                             .index = tokens.data(),
-                            .from = request.parameters->data(request.parameters->head()),
-                            .to = rows.data()});
-    plan.level_heads.push_back(std::move(rows));
+                            .from = parameters.data(parameters.head()),
+                            .to = head.rows.data()});
+    if (request.weights->is_bf16())
+      head.packed = backend.pack({.values = head.rows.data(), .out = columns, .in = config.dim});
+    else
+      head.placed = PlacedArray<float>(backend, head.rows);
   }
   return plan;
 }
@@ -82,18 +94,53 @@ int64_t RankPlan::rows_max() const {
 
 int64_t RankPlan::rows_per_product(int64_t level) const { return std::max<int64_t>(kLogitsMax / columns(level), 1); }
 
-void RankPlan::head_logits(int64_t level, int64_t rows, const float* hidden, float* logits) const {
-  const Parameters& parameters = *request->parameters;
-  const int64_t dim = parameters.config().dim;
-  ops::linear_forward(*pool, {.rows = rows,
+int64_t RankPlan::prefill_rows() const {
+  return backend().is_host() ? prompt_max : std::max(prompt_max, kDevicePrefillRows);
+}
+
+GroupDecoder::Options RankPlan::decoder(int64_t users, int64_t rows_most) const {
+  return {.weights = request->weights,
+          .rope_cos = rope_cos.data(),
+          .rope_sin = rope_sin.data(),
+          .users = users,
+          .rows_max = rows_most,
+          .steps_max = levels() - 1,
+          .prompt_max = prompt_max,
+          .prefill_rows = users > 1 ? prefill_rows() : prompt_max};
+}
+
+void RankPlan::head_logits(const HeadLogits& args, BackendArray<float>& there) const {
+  const DecoderWeights& weights = *request->weights;
+  const int64_t dim = weights.parameters().config().dim, width = columns(args.level);
+  const int head = weights.parameters().head();
+  float* logits = args.logits;
+  if (!backend().is_host()) {
+    if (there.size() < args.rows * width) {
+      there = {};
+      there = BackendArray<float>(backend(), args.rows * width);
+    }
+    logits = there.data();
+  }
+  const LevelHead* own = level_heads.empty() ? nullptr : &level_heads[static_cast<size_t>(args.level)];
+  if (weights.is_bf16()) {
+    backend().bf16_linear_forward({.rows = args.rows,
+                                   .weight = own != nullptr ? own->packed.get() : &weights.matrix(head),
+                                   .x = args.hidden,
+                                   .x_stride = dim,
+                                   .y = logits,
+                                   .y_stride = width});
+  } else {
+    backend().linear_forward({.rows = args.rows,
                               .in = dim,
-                              .out = columns(level),
-                              .x = hidden,
+                              .out = width,
+                              .x = args.hidden,
                               .x_stride = dim,
-                              .weight = level_heads.empty() ? parameters.data(parameters.head())
-                                                            : level_heads[static_cast<size_t>(level)].data(),
+                              .weight = own != nullptr ? own->placed.data() : weights.data(head),
                               .y = logits,
-                              .y_stride = columns(level)});
+                              .y_stride = width});
+  }
+  if (!backend().is_host())
+    backend().download(args.logits, logits, args.rows * width * static_cast<int64_t>(sizeof(float)));
 }
 
 void RankPlan::fail_not_finite(int64_t prompt, int64_t level) const {

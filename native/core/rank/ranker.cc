@@ -18,30 +18,19 @@ namespace {
 // Everything one thread needs to rank one group; reused from group to group.
 class GroupRanker {
  public:
-  explicit GroupRanker(const RankPlan& plan)
-      : plan_(plan),
-        decoder_({.parameters = plan.request->parameters,
-                  .rope = &plan.rope,
-                  .pool = plan.pool,
-                  .users = kGroupUsers,
-                  .rows_max = plan.rows_max(),
-                  .steps_max = plan.levels() - 1,
-                  .prompt_max = plan.prompt_max}) {}
+  explicit GroupRanker(const RankPlan& plan) : plan_(plan), decoder_(plan.decoder(plan.group_users, plan.rows_max())) {}
 
   // Ranks the prompts of the group that lie in the shard; their numbers are begin..end.
   GroupDone run(int64_t group, const std::function<void()>& check, RankedLists& lists) {
     const RankRequest& request = *plan_.request;
-    const int64_t begin = std::max(request.first, group * kGroupUsers);
-    const int64_t end = std::min(request.first + request.count, (group + 1) * kGroupUsers);
+    const int64_t begin = std::max(request.first, group * plan_.group_users);
+    const int64_t end = std::min(request.first + request.count, (group + 1) * plan_.group_users);
     beams_.clear();
-    beams_.resize(kGroupUsers);
+    beams_.resize(static_cast<size_t>(plan_.group_users));
     decoder_.reset();
-    for (int64_t index = begin; index < end; ++index) {
-      check();
-      beams_[static_cast<size_t>(index % kGroupUsers)].emplace(*request.trie, request.beam);
-      decoder_.prefill(index % kGroupUsers, request.prompts->prompt(index));
-    }
-    std::span<const float> hidden = decoder_.finish_prompts();
+    for (int64_t index = begin; index < end; ++index) beam_of(index).emplace(*request.trie, request.beam);
+    prefill(begin, end, check);
+    const float* hidden = decoder_.finish_prompts();
     for (int64_t level = 0; level < plan_.levels(); ++level) {
       if (level > 0) hidden = step(level);
       expand(level, hidden, group);
@@ -53,33 +42,57 @@ class GroupRanker {
   }
 
  private:
-  std::span<const float> step(int64_t level) {
+  std::optional<Beam>& beam_of(int64_t index) { return beams_[static_cast<size_t>(index % plan_.group_users)]; }
+
+  // One prompt after the other on the processor, as many as fit together on a device.
+  void prefill(int64_t begin, int64_t end, const std::function<void()>& check) {
+    std::vector<GroupDecoder::Prompt> together;
+    int64_t rows = 0;
+    for (int64_t index = begin; index < end; ++index) {
+      check();
+      const auto tokens = plan_.request->prompts->prompt(index);
+      const auto length = static_cast<int64_t>(tokens.size());
+      if (!together.empty() && (plan_.backend().is_host() || rows + length + kPromptAlignment > plan_.prefill_rows())) {
+        decoder_.prefill(together);
+        together.clear();
+        rows = 0;
+      }
+      together.push_back({index % plan_.group_users, tokens});
+      rows += (length + kPromptAlignment - 1) / kPromptAlignment * kPromptAlignment;
+    }
+    decoder_.prefill(together);
+  }
+
+  const float* step(int64_t level) {
     std::vector<std::span<const Hypothesis>> live;
     for (const auto& beam : beams_) live.push_back(beam ? beam->live() : std::span<const Hypothesis>{});
     return decoder_.step(plan_.rows(level), live);
   }
 
-  void expand(int64_t level, std::span<const float> hidden, int64_t group) {
-    const int64_t rows = plan_.rows(level), columns = plan_.columns(level);
-    const int64_t users = std::clamp<int64_t>(plan_.rows_per_product(level) / rows, 1, kGroupUsers);
-    const int64_t dim = plan_.request->parameters->config().dim;
+  void expand(int64_t level, const float* hidden, int64_t group) {
+    const int64_t rows = plan_.rows(level), columns = plan_.columns(level), all = plan_.group_users;
+    const int64_t users = std::clamp<int64_t>(plan_.rows_per_product(level) / rows, 1, all);
+    const int64_t dim = plan_.request->weights->parameters().config().dim;
     logits_.resize(
         static_cast<size_t>(std::max<int64_t>(static_cast<int64_t>(logits_.size()), users * rows * columns)));
-    for (int64_t slot = 0; slot < kGroupUsers; slot += users) {
-      const int64_t together = std::min(users, kGroupUsers - slot);
-      plan_.head_logits(level, together * rows, hidden.data() + slot * rows * dim, logits_.data());
-      for (int64_t i = 0; i < together; ++i) {
+    std::vector<uint8_t> finite(static_cast<size_t>(all), 1);
+    for (int64_t slot = 0; slot < all; slot += users) {
+      const int64_t together = std::min(users, all - slot);
+      plan_.head_logits({level, together * rows, hidden + slot * rows * dim, logits_.data()}, logits_there_);
+      plan_.pool->for_each(together, [&](int64_t i) {
         auto& beam = beams_[static_cast<size_t>(slot + i)];
         const Beam::Logits logits{logits_.data() + i * rows * columns, columns, columns};
-        if (!beam || beam->expand(logits)) continue;
-        plan_.fail_not_finite(group * kGroupUsers + slot + i, level);
+        if (beam) finite[static_cast<size_t>(slot + i)] = beam->expand(logits) ? 1 : 0;
+      });
+      for (int64_t i = slot; i < slot + together; ++i) {
+        if (finite[static_cast<size_t>(i)] == 0) plan_.fail_not_finite(group * all + i, level);
       }
     }
   }
 
   // Writes the list of a prompt and returns its best score.
   double store(int64_t index, RankedLists& lists) const {
-    const auto result = beams_[static_cast<size_t>(index % kGroupUsers)]->result();
+    const auto result = beams_[static_cast<size_t>(index % plan_.group_users)]->result();
     auto at = static_cast<size_t>((index - plan_.request->first) * plan_.request->beam.top_k);
     for (const RankedItem& ranked : result) {
       lists.items[at] = ranked.item;
@@ -95,7 +108,7 @@ class GroupRanker {
     for (auto at = std::ranges::lower_bound(compared, begin); at != compared.end() && *at < end; ++at) {
       check();
       if (!exact_) exact_ = std::make_unique<ExactSearch>(plan_);
-      const auto list = beams_[static_cast<size_t>(*at % kGroupUsers)]->result();
+      const auto list = beams_[static_cast<size_t>(*at % plan_.group_users)]->result();
       PromptLoss& prompt = lists.losses[static_cast<size_t>(at - compared.begin())];
       prompt = compare_lists(list, exact_->run(*at, list));
       loss.add(prompt);
@@ -108,6 +121,7 @@ class GroupRanker {
   std::unique_ptr<ExactSearch> exact_;  // made by the first prompt that is compared
   std::vector<std::optional<Beam>> beams_;
   std::vector<float> logits_;
+  BackendArray<float> logits_there_;
 };
 
 // Rankers that are not in use; as many come to be as threads run at once.
@@ -158,7 +172,7 @@ RankedLists rank_prompts(Pool& pool, const RankRequest& request, const RankHooks
   // A failure of one group does not hide that of an earlier one: the lowest is reported.
   std::vector<std::exception_ptr> failures(static_cast<size_t>(plan.groups));
   std::atomic<int64_t> lowest_failed{plan.groups};
-  pool.for_each(plan.groups, [&](int64_t item) {
+  const auto run = [&](int64_t item) {
     if (item > lowest_failed.load()) return;
     try {
       auto ranker = shelf.take();
@@ -174,7 +188,12 @@ RankedLists rank_prompts(Pool& pool, const RankRequest& request, const RankHooks
       while (item < lowest && !lowest_failed.compare_exchange_weak(lowest, item)) {
       }
     }
-  });
+  };
+  if (plan.backend().is_host()) {
+    pool.for_each(plan.groups, run);
+  } else {
+    for (int64_t item = 0; item < plan.groups; ++item) run(item);
+  }
   for (const std::exception_ptr& failure : failures) {
     if (failure) std::rethrow_exception(failure);
   }

@@ -1,9 +1,10 @@
-// Lists for many prompts: groups of users are decoded side by side, each by one thread.
+// Lists for many prompts: groups of users are decoded side by side, each by one thread; on a device one after the
+// other.
 //
-// 1. A group is kGroupUsers consecutive prompts, aligned to the prompts' global numbers. A user's list is a function of
-// the
-//    model, the trie, the options, its own prompt and its number modulo kGroupUsers: not of the shard, not of the
-//    other users, not of the number of threads.
+// 1. A group is kGroupUsers consecutive prompts (kDeviceGroupUsers on a device), aligned to the prompts' global
+// numbers. A user's list is a function of the
+//    model, the trie, the options, its own prompt and its number modulo the size of a group: not of the shard, not of
+//    the other users, not of the number of threads.
 // 2. The head is one product per level over the hypotheses of a group: all rows of the head under `full`, only the rows
 // of
 //    tokens that occur at that level under `valid`.
@@ -15,7 +16,7 @@
 #include <span>
 #include <vector>
 
-#include "core/model/parameters.h"
+#include "core/model/decoder_weights.h"
 #include "core/pool.h"
 #include "core/rank/beam.h"
 #include "core/rank/search_loss.h"
@@ -24,6 +25,7 @@
 namespace collimate {
 
 inline constexpr int64_t kGroupUsers = 8;
+inline constexpr int64_t kDeviceGroupUsers = 64;  // one group at a time has to fill a device
 
 // Prompts end to end, as in a `prompts` file; users name them in messages.
 struct PromptSet {
@@ -35,7 +37,7 @@ struct PromptSet {
 };
 
 struct RankRequest {
-  const Parameters* parameters = nullptr;  // merged: load_model
+  const DecoderWeights* weights = nullptr;  // of merged parameters: load_model
   const ItemTrie* trie = nullptr;
   const PromptSet* prompts = nullptr;
   BeamOptions beam;

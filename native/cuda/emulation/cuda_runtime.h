@@ -20,7 +20,7 @@
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
-#define __shared__ static  // one block at a time, in one thread of the process
+#define __shared__ static thread_local  // a host thread runs one block at a time
 #define __align__(n) __attribute__((aligned(n)))
 
 struct dim3 {

@@ -71,7 +71,7 @@ struct Engine {
 };
 
 Engine& engine() {
-  static Engine instance;
+  static thread_local Engine instance;
   return instance;
 }
 

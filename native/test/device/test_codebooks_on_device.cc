@@ -7,6 +7,7 @@
 #include "core/philox.h"
 #include "core/safetensors.h"
 #include "cuda/accelerator.h"
+#include "test/device/device_in_use.h"
 #include "test/job_fixture.h"
 
 namespace collimate {
@@ -52,7 +53,7 @@ TEST_CASE("codebooks on a device: the same codes file as on the processor") {
     const JobRequest request = request_in(folder.path(), beam);
     RecordingHost host, other;
     const JobOutcome expected = run_in(folder.path(), "processor", request, host, run_codebooks);
-    const OnDevice device;
+    const DeviceInUse device;
     const JobOutcome got = run_in(folder.path(), "device", request, other, run_codebooks);
     CHECK(bytes_of(got, "codes") == bytes_of(expected, "codes"));
     CHECK(got.summary == expected.summary);
@@ -63,7 +64,7 @@ TEST_CASE("codebooks on a device: the same codes file as on the processor") {
 TEST_CASE("codebooks on a device: stopped and gone on with, the same bytes") {
   TemporaryFolder folder;
   JobRequest request = request_in(folder.path(), 1);
-  const OnDevice device;
+  const DeviceInUse device;
   RecordingHost whole;
   const std::string expected = bytes_of(run_in(folder.path(), "whole", request, whole, run_codebooks), "codes");
   for (const int64_t stop : {3, 7}) {
@@ -80,7 +81,7 @@ TEST_CASE("codebooks on a device: stopped and gone on with, the same bytes") {
 }
 
 TEST_CASE("devices: a process computes on the one it names, and its class says so") {
-  const OnDevice device;
+  const DeviceInUse device;
   REQUIRE(accelerator() != nullptr);
   CHECK(accelerator()->memory().total_bytes > 0);
   const std::optional<double> utilisation = accelerator()->utilisation();

@@ -3,10 +3,9 @@
 
 #include <cmath>
 
-#include "core/accelerator.h"
 #include "core/philox.h"
 #include "core/safetensors.h"
-#include "cuda/accelerator.h"
+#include "test/device/device_in_use.h"
 #include "test/job_fixture.h"
 
 namespace collimate {
@@ -60,8 +59,7 @@ TEST_CASE("dccf on a device: the processor's embeddings up to rounding, its own 
   JobRequest request = request_in(folder.path());
   RecordingHost on_processor, first, second;
   const JobOutcome expected = run_in(folder.path(), "processor", request, on_processor, run_dccf);
-  cuda::register_devices();
-  use_device("cuda:0");
+  const DeviceInUse device;
   const JobOutcome whole = run_in(folder.path(), "device", request, first, run_dccf);
   CHECK(first.steps == on_processor.steps);
   CHECK(std::fabs(first.metrics.at("loss") - on_processor.metrics.at("loss")) < 1e-4);
@@ -76,7 +74,6 @@ TEST_CASE("dccf on a device: the processor's embeddings up to rounding, its own 
   RecordingHost third;
   CHECK(bytes_of(run_in(folder.path(), "resumed", request, third, run_dccf), "embeddings") ==
         bytes_of(whole, "embeddings"));
-  use_device("cpu");
 }
 
 }  // namespace collimate

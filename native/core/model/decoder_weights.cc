@@ -1,0 +1,97 @@
+// Which parameters make a matrix, packing them, and copies on a device.
+#include "core/model/decoder_weights.h"
+
+#include "core/failure.h"
+
+namespace collimate {
+
+DecoderWeights::DecoderWeights(const Parameters& parameters, OpsBackend& backend, Precision precision)
+    : parameters_(parameters), backend_(backend), precision_(precision), at_(parameters.all().size(), -1) {
+  if (is_bf16()) {
+    for (const LayerNumbers& layer : parameters.layers()) {
+      pack({layer.q.weight, layer.k.weight, layer.v.weight}, 1.0f);
+      pack({layer.o.weight}, 1.0f);
+      pack({layer.gate.weight, layer.up.weight}, 1.0f);
+      pack({layer.down.weight}, 1.0f);
+      for (const LinearNumbers& linear : {layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down}) {
+        if (linear.lora_a < 0) continue;
+        pack({linear.lora_a}, 1.0f);
+        pack({linear.lora_b}, parameters.trainable().scale());
+      }
+    }
+    pack({parameters.head()}, 1.0f);
+  }
+  if (!backend.is_host()) place();
+}
+
+void DecoderWeights::pack(const std::vector<int>& numbers, float factor) {
+  Matrix matrix;
+  const Parameter& first = parameters_.at(numbers[0]);
+  for (const int number : numbers) matrix.source.out += parameters_.at(number).shape[0];
+  matrix.source.values = parameters_.data(numbers[0]);
+  matrix.source.in = first.shape[1];
+  matrix.source.factor = factor;
+  // Parts of one matrix are all trained or all frozen.
+  if (first.train_rows > 0) matrix.first_trained_row = first.train_first_row;
+  matrix.numbers = numbers;
+  matrix.packed = backend_.pack(matrix.source);
+  if (!matrix.packed) {
+    fail_bad_input(
+        "precision: \"bf16\" expects a processor with AVX512-BF16 or AMX, this one (or COLLIMATE_ISA, COLLIMATE_BF16) "
+        "has "
+        "neither; use precision: \"fp32\", or workers that have it");
+  }
+  at_[static_cast<size_t>(numbers[0])] = static_cast<int>(matrices_.size());
+  matrices_.push_back(std::move(matrix));
+}
+
+// Parameters side by side stay so: fused matrices and biases are read as one.
+void DecoderWeights::place() {
+  std::vector<bool> packed(parameters_.all().size(), false);
+  for (const Matrix& matrix : matrices_)
+    for (const int number : matrix.numbers) packed[static_cast<size_t>(number)] = true;
+  packed[static_cast<size_t>(parameters_.embedding())] = false;  // rows of it are looked up
+  copies_.resize(packed.size());
+  for (size_t first = 0; first < packed.size();) {
+    if (packed[first]) {
+      ++first;
+      continue;
+    }
+    size_t end = first;
+    int64_t elements = 0;
+    for (; end < packed.size() && !packed[end]; ++end) elements += parameters_.at(static_cast<int>(end)).elements();
+    BackendArray<float> block(backend_, elements);
+    const float* from = parameters_.data(static_cast<int>(first));
+    block.upload(std::span(from, static_cast<size_t>(elements)));
+    for (size_t i = first; i < end; ++i)
+      copies_[i].there = block.data() + (parameters_.data(static_cast<int>(i)) - from);
+    blocks_.push_back(std::move(block));
+    first = end;
+  }
+}
+
+void DecoderWeights::refresh() {
+  for (Matrix& matrix : matrices_) {
+    if (matrix.first_trained_row < 0) continue;
+    backend_.pack_again(*matrix.packed, matrix.source, matrix.first_trained_row);
+  }
+  for (size_t i = 0; i < copies_.size(); ++i) {
+    const auto number = static_cast<int>(i);
+    const Parameter& parameter = parameters_.at(number);
+    if (copies_[i].there == nullptr || parameter.train_rows == 0) continue;
+    const int64_t first = parameter.train_first_row * parameter.row_elements();
+    backend_.upload(copies_[i].there + first, parameters_.data(number) + first,
+                    parameter.trained_elements() * static_cast<int64_t>(sizeof(float)));
+  }
+}
+
+void DecoderWeights::release_frozen(Parameters& parameters) const {
+  for (const Matrix& matrix : matrices_) {
+    if (matrix.first_trained_row >= 0) continue;
+    for (const int number : matrix.numbers) {
+      if (number != parameters.embedding()) parameters.release(number);
+    }
+  }
+}
+
+}  // namespace collimate
