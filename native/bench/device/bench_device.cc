@@ -3,7 +3,9 @@
 // Usage: bench_device [--only TEXT]
 // 1. Times are medians of wall-clock runs that end with a wait for the device, after two runs that do not count.
 // 2. `roof` is the larger of the two floors (flop / peak and bytes / bandwidth, both measured just before) / time.
-// 3. Rows for clustering repeat a block of 64 k random ones: a row costs the same wherever it lies.
+// 3. Models are timed end to end as `tune` and `rank` run them (model_work.h), in bf16; `--only "8B model"`, `"1B
+//    model"` and `"scratch model"` choose. The 8B shape takes 32 GB of the host.
+// 4. Rows for clustering repeat a block of 64 k random ones: a row costs the same wherever it lies.
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -11,12 +13,14 @@
 #include <string>
 #include <vector>
 
+#include "bench/device/model_work.h"
 #include "bench/machine_peaks.h"
 #include "core/philox.h"
 #include "core/sequence_bounds.h"
 #include "cuda/clustering.h"
 #include "cuda/gemm.h"
 #include "cuda/ops.h"
+#include "cuda/ops_backend.h"
 
 namespace collimate {
 namespace {
@@ -184,6 +188,34 @@ void bench_attention(Device& device, const char* what, int64_t sequences, int64_
          {10.0 * pairs * static_cast<double>(dim), 2 * bytes, true}, peaks);
 }
 
+constexpr DecoderConfig::Shape k8B{.layers = 32, .dim = 4096, .heads = 32, .kv_heads = 8, .ffn_dim = 14336};
+constexpr DecoderConfig::Shape k1B{
+    .layers = 16, .dim = 2048, .heads = 32, .kv_heads = 8, .ffn_dim = 8192, .tie_embeddings = true};
+
+// Tokens a second; the floor is that of the products alone. Peers: gpu_peers.py, the same shapes.
+void bench_training(const bench::TrainingCase& work, const Peaks& peaks) {
+  Pool pool(16);
+  const auto backend = cuda::ops_on_device(0);
+  const bench::TrainingRate rate = bench::time_training(work, *backend, pool, Precision::bf16);
+  std::printf("{\"work\":\"%s\",\"tok_s\":%.0f,\"labels\":%lld,\"loss\":%.4f}\n", work.name.c_str(),
+              static_cast<double>(work.tokens()) / rate.seconds, static_cast<long long>(rate.labels), rate.loss);
+  report(work.name, rate.seconds, {rate.flop, 0}, peaks);
+}
+
+// Users a second; the floor is that of the prompts' products, which the hypotheses add to.
+void bench_beam(const bench::BeamWork& work, const Peaks& peaks) {
+  Pool pool(16);
+  const auto backend = cuda::ops_on_device(0);
+  const bench::BeamRate rate = bench::time_beam(work, *backend, pool, Precision::bf16);
+  const DecoderConfig c = DecoderConfig::from_shape(work.shape, work.vocabulary);
+  const auto users = static_cast<double>(work.users);
+  const double rows = users * static_cast<double>(work.prompt + (work.levels - 1) * work.beams);
+  const auto layer = static_cast<double>(c.dim * (c.qkv_dim() + c.q_dim()) + 3 * c.dim * c.ffn_dim);
+  std::printf("{\"work\":\"%s\",\"users_s\":%.2f,\"best_score\":%.4f}\n", work.name.c_str(), users / rate.seconds,
+              static_cast<double>(rate.best_score));
+  report(work.name, rate.seconds, {2.0 * static_cast<double>(c.layers) * layer * rows, 0}, peaks);
+}
+
 }  // namespace
 }  // namespace collimate
 
@@ -215,6 +247,20 @@ int main(int argc, char** argv) {
   if (wanted("attention")) {
     bench_attention(device, "8B shape, 16 x 512", 16, 512, 32, 8, 128, peaks);
     bench_attention(device, "scratch shape, 1024 x 128", 1024, 128, 8, 8, 32, peaks);
+  }
+  if (wanted("scratch model")) {
+    bench_training({"full training, scratch, 512 x 128", bench::kScratchShape, 2048, false,
+                    std::vector<int64_t>(512, 128), 0, 1, 2, 5},
+                   peaks);
+    bench_beam({"beam 20, scratch, prompt 64", bench::kScratchShape, 2048, 64, 2048, 12101, 20}, peaks);
+  }
+  if (wanted("1B model")) bench_beam({"beam 20, 1B, prompt 512", k1B, 128256, 512, 128, 12101, 20}, peaks);
+  if (wanted("8B model")) {
+    const std::vector<int64_t> even(16, 512),
+        uneven{512, 40, 360, 66, 240, 100, 180, 140, 512, 40, 360, 66, 240, 100, 180, 140};
+    bench_training({"LoRA r16, 8B, 16 x 512", k8B, 128256, true, even, 0, 4, 1, 3}, peaks);
+    bench_training({"LoRA r16, 8B, answers only, uneven lengths", k8B, 128256, true, uneven, 5, 4, 1, 3}, peaks);
+    bench_beam({"beam 20, 8B, prompt 512", k8B, 128256, 512, 64, 12101, 20}, peaks);
   }
   return 0;
 }
