@@ -207,6 +207,33 @@ Case log_sum_exp(const char* what, Scale scale, int64_t elements) {
       .why = "blocks in fp32, their sum in double"};
 }
 
+Case choose_columns(const char* what, Scale scale, int64_t rows, int64_t width, int64_t count) {
+  return {.op = "choose_columns",
+          .name = std::string("choose_columns/") + what,
+          .scale = scale,
+          .make =
+              [=] {
+                Maker make;
+                make.normal("x", {rows, width}, 4.0f).distinct("chosen", count, width);
+                return make.output("y", {rows, count}).output("log_sum_exp", {rows}).tensors;
+              },
+          .run =
+              [=](Pool&, Tensors& t) {
+                ops::choose_columns({.rows = rows,
+                                     .width = width,
+                                     .count = count,
+                                     .x = t.f32("x"),
+                                     .chosen = t.i32("chosen"),
+                                     .y = t.f32("y"),
+                                     .log_sum_exp = t.f32("log_sum_exp")});
+              },
+          .work = {.flop = kExpFlop * static_cast<double>(rows * width),
+                   .bytes = 4.0 * static_cast<double>(rows * (width + 2 * count)),
+                   .one_thread = true},
+          .tolerance = 1e-6,
+          .why = "blocks in fp32, their sum in double"};
+}
+
 }  // namespace
 
 void add_attention_cases(std::vector<Case>& list) {
@@ -233,6 +260,8 @@ void add_attention_cases(std::vector<Case>& list) {
   list.push_back(log_sum_exp("odd", Scale::tiny, 37));
   list.push_back(log_sum_exp("more than a block", Scale::tiny, 1100));
   list.push_back(log_sum_exp("scratch vocabulary", Scale::bench, 2048));
+  list.push_back(choose_columns("odd", Scale::tiny, 5, 41, 7));
+  list.push_back(choose_columns("scratch, 20 beams", Scale::bench, 20, 2048, 256));
 }
 
 }  // namespace collimate::cases

@@ -42,6 +42,16 @@ Run log_sum_exp(OnDevice& t) {
   };
 }
 
+Run choose_columns(OnDevice& t) {
+  return [&t, args = ops::ColumnChoice{.rows = t.dim("x", 0),
+                                       .width = t.dim("x", 1),
+                                       .count = t.dim("y", 1),
+                                       .x = t.f32("x"),
+                                       .chosen = t.i32("chosen"),
+                                       .y = t.f32("y"),
+                                       .log_sum_exp = t.f32("log_sum_exp")}] { cuda::choose_columns(t.device, args); };
+}
+
 ops::AttentionForward attention_args(OnDevice& t) {
   const int64_t heads = t.whole("heads"), kv_heads = t.whole("kv_heads"), dim = t.whole("head_dim");
   const std::vector<int32_t>& ends = t.host("offsets").i32;
@@ -87,6 +97,7 @@ Run attention_backward(OnDevice& t) {
 void add_attention_loads(Loads& table) {
   table.insert({{"attention_backward", attention_backward},
                 {"attention_forward", attention_forward},
+                {"choose_columns", choose_columns},
                 {"decode_attention", decode_attention},
                 {"log_sum_exp", log_sum_exp}});
 }

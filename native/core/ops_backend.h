@@ -70,6 +70,7 @@ class OpsBackend {
   virtual void add_rows(const ops::RowSum& args) = 0;
   virtual void dropout(const ops::Dropout& args) = 0;
   virtual void decode_attention(const ops::GroupAttention& args) = 0;
+  virtual void choose_columns(const ops::ColumnChoice& args) = 0;
 };
 
 // On the pool, which stays the caller's.

@@ -21,4 +21,12 @@ float log_sum_exp(std::span<const float> x) {
   return static_cast<float>(static_cast<double>(top) + log_f64(total));
 }
 
+void choose_columns(const ColumnChoice& args) {
+  for (int64_t row = 0; row < args.rows; ++row) {
+    const float* x = args.x + row * args.width;
+    for (int64_t i = 0; i < args.count; ++i) args.y[row * args.count + i] = x[args.chosen[i]];
+    args.log_sum_exp[row] = log_sum_exp({x, static_cast<size_t>(args.width)});
+  }
+}
+
 }  // namespace collimate::ops

@@ -66,6 +66,7 @@ class ProcessorOps final : public OpsBackend {
   void add_rows(const ops::RowSum& args) override { ops::add_rows(pool_, args); }
   void dropout(const ops::Dropout& args) override { ops::dropout(pool_, args); }
   void decode_attention(const ops::GroupAttention& args) override { ops::decode_attention(args); }
+  void choose_columns(const ops::ColumnChoice& args) override { ops::choose_columns(args); }
 
  private:
   Pool& pool_;

@@ -77,7 +77,18 @@ __global__ void rows_log_sum_exp(LogSumExp args) {
         bad > 0.0f ? NAN : static_cast<float>(static_cast<double>(top) + log_f64(static_cast<double>(total)));
 }
 
+__global__ void choose(ops::ColumnChoice args) {
+  const int64_t element = global_thread();
+  if (element < args.rows * args.count)
+    args.y[element] = args.x[element / args.count * args.width + args.chosen[element % args.count]];
+}
+
 }  // namespace
+
+void choose_columns(Device& device, const ops::ColumnChoice& args) {
+  launch(device, "choose_columns", {blocks_for(args.rows * args.count, kThreads), kThreads}, choose, args);
+  log_sum_exp(device, {.rows = args.rows, .width = args.width, .x = args.x, .y = args.log_sum_exp});
+}
 
 void decode_attention(Device& device, const ops::GroupAttention& args) {
   const int64_t warps = args.users * args.rows * args.heads;

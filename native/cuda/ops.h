@@ -54,5 +54,6 @@ struct LogSumExp {
 };
 void log_sum_exp(Device& device, const LogSumExp& args);
 void decode_attention(Device& device, const ops::GroupAttention& args);
+void choose_columns(Device& device, const ops::ColumnChoice& args);
 
 }  // namespace collimate::cuda

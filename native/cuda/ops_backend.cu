@@ -58,6 +58,7 @@ class DeviceOps final : public OpsBackend {
   void add_rows(const ops::RowSum& args) override { cuda::add_rows(device_, args); }
   void dropout(const ops::Dropout& args) override { cuda::dropout(device_, args); }
   void decode_attention(const ops::GroupAttention& args) override { cuda::decode_attention(device_, args); }
+  void choose_columns(const ops::ColumnChoice& args) override { cuda::choose_columns(device_, args); }
 
  private:
   // The source's rows from `first_row` on, on the device until the next call.

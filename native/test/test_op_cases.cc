@@ -97,6 +97,7 @@ const std::map<std::string, std::string> kNoGradient{
     {"intents_forward", "intents_backward"},
     {"decode_attention", "decoding is not trained"},
     {"log_sum_exp", "decoding is not trained"},
+    {"choose_columns", "decoding is not trained"},
     {"sum_squares", "a norm for clipping, behind the gradients"},
     {"adamw", "behind the gradients"},
     {"assign_rows", "codes are discrete"},

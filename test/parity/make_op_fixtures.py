@@ -172,6 +172,11 @@ def decode_attention(t, p):
 
 
 @op
+def choose_columns(t, p):
+    return dict(y=t["x"][:, t["chosen"]], log_sum_exp=torch.logsumexp(t["x"], 1))
+
+
+@op
 def log_sum_exp(t, p):
     return dict(y=t["x"].logsumexp(0, keepdim=True))
 

@@ -58,7 +58,7 @@ void Beam::close_level() {
 }
 
 bool Beam::add(const Logits& logits, int64_t first, int64_t count) {
-  const bool full = options_.normaliser == ScoreNormaliser::full;
+  const bool full = options_.normaliser == ScoreNormaliser::full, whole = full && logits.log_sum_exp == nullptr;
   std::vector<float> valid;
   for (int64_t h = first; h < first + count; ++h) {
     const Hypothesis& hypothesis = live_[static_cast<size_t>(h)];
@@ -66,12 +66,13 @@ bool Beam::add(const Logits& logits, int64_t first, int64_t count) {
     const ItemTrie::EdgeRange range = trie_.edges(hypothesis.node);
     valid.clear();
     for (int64_t edge = range.first; edge < range.first + range.count; ++edge) {
-      valid.push_back(row[full ? trie_.edge_token(edge) : trie_.edge_column(edge)]);
+      valid.push_back(row[whole ? trie_.edge_token(edge) : trie_.edge_column(edge)]);
     }
     // Of the whole row under `full`, for every hypothesis: there is no exact way round it. The sum over a vocabulary
     // needs each of its logits, and a bound on those left out would make scores depend on how the bound was found.
-    const float normaliser =
-        full ? ops::log_sum_exp({row, static_cast<size_t>(logits.columns)}) : ops::log_sum_exp(valid);
+    const float normaliser = whole  ? ops::log_sum_exp({row, static_cast<size_t>(logits.columns)})
+                             : full ? logits.log_sum_exp[h - first]
+                                    : ops::log_sum_exp(valid);
     for (int64_t i = 0; i < range.count; ++i) {
       const float score = hypothesis.score + (valid[static_cast<size_t>(i)] - normaliser);
       if (!std::isfinite(score)) return false;

@@ -88,6 +88,9 @@ class Beam {
     const float* rows = nullptr;  // row i for live()[i]
     int64_t columns = 0;
     int64_t stride = 0;  // floats between rows
+    // Under `full`, where rows are of trie.level_tokens(level) alone: what their whole rows sum to. Null: rows are
+    // whole.
+    const float* log_sum_exp = nullptr;
   };
   // One level. False when a logit or a score is not finite; the beam is then of no further use.
   [[nodiscard]] bool expand(const Logits& logits);

@@ -11,6 +11,16 @@ namespace collimate::ops {
 // log(sum(exp(x))), x not empty, with an order of additions fixed by its size. NaN when any x is NaN or +inf.
 float log_sum_exp(std::span<const float> x);
 
+// What a search needs of rows of logits: their log_sum_exp, and some of their columns.
+struct ColumnChoice {
+  int64_t rows = 0, width = 0, count = 0;
+  const float* x = nullptr;         // [R, width]
+  const int32_t* chosen = nullptr;  // [count], of the columns
+  float* y = nullptr;               // [R, count]
+  float* log_sum_exp = nullptr;     // [R]
+};
+void choose_columns(const ColumnChoice& args);
+
 // Attention of one user's hypotheses, one query row each: over the keys and values of the prompt, which all rows share,
 // and over those of the tokens after it, which lie in one block per decoding step and are found through `ancestors`. So
 // choosing other hypotheses moves indices, never keys or values.

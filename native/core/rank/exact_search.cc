@@ -49,12 +49,10 @@ std::optional<std::vector<RankedItem>> ExactSearch::run(int64_t prompt, std::spa
       const std::span<const Hypothesis> hypotheses[] = {beam.live()};
       hidden = decoder_.step(padded(live), hypotheses);
     }
-    const int64_t columns = plan_.columns(level);
     for (int64_t first = 0; first < live; first += plan_.rows_per_product(level)) {
       const int64_t rows = std::min(plan_.rows_per_product(level), live - first);
-      logits_.resize(std::max(logits_.size(), static_cast<size_t>(rows * columns)));
-      plan_.head_logits({level, rows, hidden + first * dim, logits_.data()}, logits_there_);
-      if (!beam.add({logits_.data(), columns, columns}, first, rows)) plan_.fail_not_finite(prompt, level);
+      plan_.head_logits(level, rows, hidden + first * dim, logits_);
+      if (!beam.add(logits_.from(0), first, rows)) plan_.fail_not_finite(prompt, level);
     }
     beam.close_level();
   }

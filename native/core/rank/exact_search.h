@@ -32,8 +32,7 @@ class ExactSearch {
  private:
   const RankPlan& plan_;
   GroupDecoder decoder_;
-  std::vector<float> logits_;
-  BackendArray<float> logits_there_;
+  RankPlan::LevelLogits logits_;
 };
 
 }  // namespace collimate

@@ -15,6 +15,17 @@ constexpr int64_t kLogitsMax = int64_t{1} << 23;
 // Prompts together fill a device, and their activations stay a fraction of its memory.
 constexpr int64_t kDevicePrefillRows = 16384;
 
+constexpr int64_t kFloatBytes = sizeof(float);
+
+void grow(std::vector<float>& values, int64_t count) {
+  if (static_cast<int64_t>(values.size()) < count) values.resize(static_cast<size_t>(count));
+}
+void grow(OpsBackend& backend, BackendArray<float>& values, int64_t count) {
+  if (values.size() >= count) return;
+  values = {};  // before the new one comes
+  values = BackendArray<float>(backend, count);
+}
+
 void check_request(const RankRequest& request) {
   request.beam.beams.check(request.trie->levels(), request.beam.top_k);
   const int64_t size = request.prompts->size();
@@ -66,7 +77,11 @@ RankPlan RankPlan::make(Pool& pool, const RankRequest& request) {
   plan.group_users = backend.is_host() ? kGroupUsers : kDeviceGroupUsers;
   plan.first_group = request.first / plan.group_users;
   plan.groups = (request.first + request.count - 1) / plan.group_users + 1 - plan.first_group;
-  if (request.beam.normaliser == ScoreNormaliser::full) return plan;
+  if (request.beam.normaliser == ScoreNormaliser::full) {
+    for (int64_t level = 0; level < plan.levels() && !backend.is_host(); ++level)
+      plan.level_columns.emplace_back(backend, request.trie->level_tokens(level));
+    return plan;
+  }
   for (int64_t level = 0; level < plan.levels(); ++level) {
     const auto tokens = request.trie->level_tokens(level);
     const auto columns = static_cast<int64_t>(tokens.size());
@@ -109,38 +124,57 @@ GroupDecoder::Options RankPlan::decoder(int64_t users, int64_t rows_most) const 
           .prefill_rows = users > 1 ? prefill_rows() : prompt_max};
 }
 
-void RankPlan::head_logits(const HeadLogits& args, BackendArray<float>& there) const {
+Beam::Logits RankPlan::LevelLogits::from(int64_t row) const {
+  return {rows.data() + row * columns, columns, columns, chosen ? log_sum_exp.data() + row : nullptr};
+}
+
+void RankPlan::head_logits(int64_t level, int64_t row_count, const float* hidden, LevelLogits& logits) const {
   const DecoderWeights& weights = *request->weights;
-  const int64_t dim = weights.parameters().config().dim, width = columns(args.level);
+  OpsBackend& on = backend();
+  const int64_t dim = weights.parameters().config().dim, width = columns(level);
   const int head = weights.parameters().head();
-  float* logits = args.logits;
-  if (!backend().is_host()) {
-    if (there.size() < args.rows * width) {
-      there = {};
-      there = BackendArray<float>(backend(), args.rows * width);
-    }
-    logits = there.data();
+  logits.chosen = !level_columns.empty();
+  logits.columns = logits.chosen ? static_cast<int64_t>(request->trie->level_tokens(level).size()) : width;
+  grow(logits.rows, row_count * logits.columns);
+  float* made = logits.rows.data();
+  if (!on.is_host()) {
+    grow(on, logits.rows_there, row_count * width);
+    made = logits.rows_there.data();
   }
-  const LevelHead* own = level_heads.empty() ? nullptr : &level_heads[static_cast<size_t>(args.level)];
+  const LevelHead* own = level_heads.empty() ? nullptr : &level_heads[static_cast<size_t>(level)];
   if (weights.is_bf16()) {
-    backend().bf16_linear_forward({.rows = args.rows,
-                                   .weight = own != nullptr ? own->packed.get() : &weights.matrix(head),
-                                   .x = args.hidden,
-                                   .x_stride = dim,
-                                   .y = logits,
-                                   .y_stride = width});
+    on.bf16_linear_forward({.rows = row_count,
+                            .weight = own != nullptr ? own->packed.get() : &weights.matrix(head),
+                            .x = hidden,
+                            .x_stride = dim,
+                            .y = made,
+                            .y_stride = width});
   } else {
-    backend().linear_forward({.rows = args.rows,
-                              .in = dim,
-                              .out = width,
-                              .x = args.hidden,
-                              .x_stride = dim,
-                              .weight = own != nullptr ? own->placed.data() : weights.data(head),
-                              .y = logits,
-                              .y_stride = width});
+    on.linear_forward({.rows = row_count,
+                       .in = dim,
+                       .out = width,
+                       .x = hidden,
+                       .x_stride = dim,
+                       .weight = own != nullptr ? own->placed.data() : weights.data(head),
+                       .y = made,
+                       .y_stride = width});
   }
-  if (!backend().is_host())
-    backend().download(args.logits, logits, args.rows * width * static_cast<int64_t>(sizeof(float)));
+  if (on.is_host()) return;
+  if (logits.chosen) {
+    grow(on, logits.chosen_there, row_count * logits.columns);
+    grow(on, logits.log_sum_exp_there, row_count);
+    grow(logits.log_sum_exp, row_count);
+    on.choose_columns({.rows = row_count,
+                       .width = width,
+                       .count = logits.columns,
+                       .x = made,
+                       .chosen = level_columns[static_cast<size_t>(level)].data(),
+                       .y = logits.chosen_there.data(),
+                       .log_sum_exp = logits.log_sum_exp_there.data()});
+    made = logits.chosen_there.data();
+    on.download(logits.log_sum_exp.data(), logits.log_sum_exp_there.data(), row_count * kFloatBytes);
+  }
+  on.download(logits.rows.data(), made, row_count * logits.columns * kFloatBytes);
 }
 
 void RankPlan::fail_not_finite(int64_t prompt, int64_t level) const {

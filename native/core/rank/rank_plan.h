@@ -31,6 +31,8 @@ struct RankPlan {
     std::unique_ptr<ops::PackedMatrix> packed;  // in bf16
   };
   std::vector<LevelHead> level_heads;
+  // Under `full` on a device: trie.level_tokens(level), whose logits alone come to the host.
+  std::vector<PlacedArray<int32_t>> level_columns;
   std::vector<int64_t> compared;  // prompts whose list is held against an exact one, ascending
 
   OpsBackend& backend() const { return request->weights->backend(); }
@@ -49,13 +51,16 @@ struct RankPlan {
   // Prompts that are prefilled together have no more rows than this.
   int64_t prefill_rows() const;
   GroupDecoder::Options decoder(int64_t users, int64_t rows_most) const;
-  // logits[rows, columns(level)], on the host, of hidden[rows, C] of the backend. `there`: room for them on a device.
-  struct HeadLogits {
-    int64_t level = 0, rows = 0;
-    const float* hidden = nullptr;
-    float* logits = nullptr;
+  // Logits of a level's hypotheses on the host, and the memory that a device makes them in.
+  struct LevelLogits {
+    std::vector<float> rows, log_sum_exp;
+    BackendArray<float> rows_there, chosen_there, log_sum_exp_there;
+    int64_t columns = 0;
+    bool chosen = false;  // rows are of level_columns, and log_sum_exp is theirs
+    Beam::Logits from(int64_t row) const;
   };
-  void head_logits(const HeadLogits& args, BackendArray<float>& there) const;
+  // Of hidden[rows, C] of the backend.
+  void head_logits(int64_t level, int64_t row_count, const float* hidden, LevelLogits& logits) const;
 
   [[noreturn]] void fail_not_finite(int64_t prompt, int64_t level) const;
 };

@@ -70,19 +70,16 @@ class GroupRanker {
   }
 
   void expand(int64_t level, const float* hidden, int64_t group) {
-    const int64_t rows = plan_.rows(level), columns = plan_.columns(level), all = plan_.group_users;
+    const int64_t rows = plan_.rows(level), all = plan_.group_users;
     const int64_t users = std::clamp<int64_t>(plan_.rows_per_product(level) / rows, 1, all);
     const int64_t dim = plan_.request->weights->parameters().config().dim;
-    logits_.resize(
-        static_cast<size_t>(std::max<int64_t>(static_cast<int64_t>(logits_.size()), users * rows * columns)));
     std::vector<uint8_t> finite(static_cast<size_t>(all), 1);
     for (int64_t slot = 0; slot < all; slot += users) {
       const int64_t together = std::min(users, all - slot);
-      plan_.head_logits({level, together * rows, hidden + slot * rows * dim, logits_.data()}, logits_there_);
+      plan_.head_logits(level, together * rows, hidden + slot * rows * dim, logits_);
       plan_.pool->for_each(together, [&](int64_t i) {
         auto& beam = beams_[static_cast<size_t>(slot + i)];
-        const Beam::Logits logits{logits_.data() + i * rows * columns, columns, columns};
-        if (beam) finite[static_cast<size_t>(slot + i)] = beam->expand(logits) ? 1 : 0;
+        if (beam) finite[static_cast<size_t>(slot + i)] = beam->expand(logits_.from(i * rows)) ? 1 : 0;
       });
       for (int64_t i = slot; i < slot + together; ++i) {
         if (finite[static_cast<size_t>(i)] == 0) plan_.fail_not_finite(group * all + i, level);
@@ -120,8 +117,7 @@ class GroupRanker {
   GroupDecoder decoder_;
   std::unique_ptr<ExactSearch> exact_;  // made by the first prompt that is compared
   std::vector<std::optional<Beam>> beams_;
-  std::vector<float> logits_;
-  BackendArray<float> logits_there_;
+  RankPlan::LevelLogits logits_;
 };
 
 // Rankers that are not in use; as many come to be as threads run at once.
