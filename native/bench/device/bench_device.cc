@@ -2,7 +2,7 @@
 //
 // Usage: bench_device [--only TEXT]
 // 1. Times are medians of wall-clock runs that end with a wait for the device, after two runs that do not count.
-// 2. `roof` is the larger of the two floors (flop / peak and bytes / bandwidth, both measured just before) / time.
+// 2. `roof` is the larger of the two floors (flop / peak and bytes / bandwidth) / time; FLOORS.md has what is expected.
 // 3. Models are timed end to end as `tune` and `rank` run them (model_work.h), in bf16; `--only "8B model"`, `"1B
 //    model"` and `"scratch model"` choose. The 8B shape takes 32 GB of the host.
 // 4. Rows for clustering repeat a block of 64 k random ones: a row costs the same wherever it lies.
