@@ -136,7 +136,7 @@ class Decoder {
   double head_forward_backward(Pass& pass);
   void head_losses(const Pass& pass, const LabelRange& range);
   void gather_hidden(const Pass& pass);
-  std::vector<float> row_scales(const Pass& pass, std::span<double> group_losses);
+  void make_row_scales(const Pass& pass, std::span<double> group_losses);
   void backward(Pass& pass);
   void backward_mlp(Pass& pass, int64_t number);
   void backward_attention(Pass& pass, int64_t number);

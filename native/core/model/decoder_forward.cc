@@ -222,11 +222,11 @@ void Decoder::head_losses(const Pass& pass, const LabelRange& range) {
   }
 }
 
-// What the gradient of each label's cross-entropy is scaled by. The labels of groups are gone over twice: their scales
-// follow from the log-probabilities of the whole group. `group_losses` [N] gets each group's loss at its first label.
-std::vector<float> Decoder::row_scales(const Pass& pass, std::span<double> group_losses) {
+// What the gradient of each label's cross-entropy is scaled by, into pass.row_scales. The labels of groups are gone
+// over twice: their scales follow from the log-probabilities of the whole group. `group_losses` [N] gets each group's
+// loss at its first label.
+void Decoder::make_row_scales(const Pass& pass, std::span<double> group_losses) {
   const PackedBatch& batch = pass.batch;
-  if (batch.groups.empty()) return {};
   for (const PreferenceGroup& group : batch.groups) {
     head_losses(pass, {.begin = group.label_bounds.front(), .end = group.label_bounds.back()});
   }
@@ -251,7 +251,6 @@ std::vector<float> Decoder::row_scales(const Pass& pass, std::span<double> group
     }
   }
   backend_.upload(pass.row_scales, scales.data(), batch.labels() * kFloatBytes);
-  return scales;
 }
 
 // The hidden rows that meet the head.
@@ -273,8 +272,9 @@ double Decoder::head_forward_backward(Pass& pass) {
   const int64_t chunk_rows = logits_rows(vocabulary);
   float *hidden = pass.hidden, *dhidden = pass.dhidden, *logits = pass.logits;
   gather_hidden(pass);
-  std::vector<double> group_losses(pass.batch.groups.empty() ? 0 : static_cast<size_t>(labels));
-  const bool scaled_by_row = !row_scales(pass, group_losses).empty();
+  const bool scaled_by_row = !pass.batch.groups.empty();
+  std::vector<double> group_losses(scaled_by_row ? static_cast<size_t>(labels) : 0);
+  if (scaled_by_row) make_row_scales(pass, group_losses);
   for (int64_t begin = 0; begin < labels; begin += chunk_rows) {
     const int64_t rows = std::min(chunk_rows, labels - begin);
     const float* x = hidden + begin * dim;
