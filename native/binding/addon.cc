@@ -33,7 +33,7 @@ Napi::Value use_device_of(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// Of the device in use: {name, architecture, freeBytes, totalBytes, utilisation: number or null}; null on the
+// Of the device in use: {name, architecture, products, freeBytes, totalBytes, utilisation: number or null}; null on the
 // processor.
 Napi::Value device_in_use(const Napi::CallbackInfo& info) {
   const Accelerator* device = accelerator();
@@ -42,6 +42,7 @@ Napi::Value device_in_use(const Napi::CallbackInfo& info) {
   Napi::Object object = Napi::Object::New(info.Env());
   object.Set("name", Napi::String::New(info.Env(), device->name()));
   object.Set("architecture", Napi::String::New(info.Env(), device->architecture()));
+  object.Set("products", Napi::String::New(info.Env(), device->products()));
   object.Set("freeBytes", Napi::Number::New(info.Env(), static_cast<double>(memory.free_bytes)));
   object.Set("totalBytes", Napi::Number::New(info.Env(), static_cast<double>(memory.total_bytes)));
   const std::optional<double> utilisation = device->utilisation();

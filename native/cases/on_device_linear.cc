@@ -96,9 +96,15 @@ Run lora_gradient(OnDevice& t) {
                                        .db = t.f32("db")}] { cuda::lora_gradient(t.device, args); };
 }
 
-cuda::Bf16Matrix& bf16_matrix(OnDevice& t, const std::string& name, float factor) {
+cuda::Bf16Matrix& bf16_matrix(OnDevice& t, const std::string& name, float factor, int64_t room = 0) {
   return t.keep_object(cuda::Bf16Matrix(
-      t.device, {.values = t.f32(name), .out = t.dim(name, 0), .in = t.dim(name, 1), .factor = factor}));
+      t.device, {.values = t.f32(name), .out = t.dim(name, 0), .in = t.dim(name, 1), .factor = factor, .room = room}));
+}
+
+const cuda::Bf16Matrix& bf16_weight(OnDevice& t) {
+  int64_t room = 0;
+  for (int64_t i = 0; i < t.whole("adapters"); ++i) room += t.dim("a" + std::to_string(i), 0);
+  return bf16_matrix(t, "weight", 1.0f, room);
 }
 
 std::vector<ops::Bf16Adapter> bf16_adapters(OnDevice& t) {
@@ -109,13 +115,16 @@ std::vector<ops::Bf16Adapter> bf16_adapters(OnDevice& t) {
                         .b = &bf16_matrix(t, "b" + number, t.real("scale")),
                         .column = t.whole("column" + number),
                         .width = t.dim("b" + number, 0),
-                        .xa = t.f32("xa" + number)});
+                        .xa = t.f32("xa" + number),
+                        .scale = t.real("scale"),
+                        .da = t.f32("da" + number),
+                        .db = t.f32("db" + number)});
   }
   return adapters;
 }
 
 Run bf16_linear_forward(OnDevice& t) {
-  const auto* weight = &bf16_matrix(t, "weight", 1.0f);
+  const auto* weight = &bf16_weight(t);
   return [&t, weight, adapters = bf16_adapters(t)] {
     cuda::bf16_linear_forward(t.device, {.rows = t.dim("x", 0),
                                          .weight = weight,
@@ -128,8 +137,9 @@ Run bf16_linear_forward(OnDevice& t) {
 }
 
 Run bf16_linear_backward(OnDevice& t) {
-  const auto* weight = &bf16_matrix(t, "weight", 1.0f);
-  return [&t, weight, adapters = bf16_adapters(t)] {
+  const auto* weight = &bf16_weight(t);
+  float* dweight = t.f32("dweight");
+  return [&t, weight, dweight, adapters = bf16_adapters(t)] {
     cuda::bf16_linear_backward(t.device, {.rows = t.dim("dy", 0),
                                           .weight = weight,
                                           .adapters = adapters,
@@ -137,7 +147,12 @@ Run bf16_linear_backward(OnDevice& t) {
                                           .dy_stride = t.dim("dy", 1),
                                           .dx = t.f32("dx"),
                                           .dx_stride = t.dim("dx", 1),
-                                          .dxa = t.f32("dxa")});
+                                          .dxa = t.f32("dxa"),
+                                          .x = t.f32("x"),
+                                          .x_stride = t.dim("x", 1),
+                                          .dweight = dweight,
+                                          .dweight_first = t.whole("trained_first"),
+                                          .dweight_rows = dweight != nullptr ? t.dim("dweight", 0) : 0});
   };
 }
 

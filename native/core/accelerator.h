@@ -28,6 +28,8 @@ class Accelerator {
   virtual AcceleratorMemory memory() const = 0;
   // Share of the last moments in which it computed, 0 to 1; nothing where the driver does not tell.
   virtual std::optional<double> utilisation() const = 0;
+  // What multiplies matrices there: a library and its version, or the kernels of this build and why.
+  virtual std::string products() const = 0;
   // Hash of what its kernels make of fixed inputs: a part of the numerics class.
   virtual std::string probe() = 0;
   // Null where it cannot do it with these levels. Beams wider than one run on `pool`.

@@ -1,7 +1,7 @@
 // Linear layers and their adapters on the bf16 unit: activations fp32 in and out, products of bf16 values, fp32 sums.
 //
-// Shapes as in core/ops.h. Weight gradients are not here: they are fp32 products. Packed matrices among the arguments
-// are those of the backend that runs the op.
+// Shapes as in core/ops.h. Weight gradients are fp32 products on the processor, bf16 products with fp32 sums on a
+// device. Packed matrices among the arguments are those of the backend that runs the op.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +18,7 @@ struct PackedMatrix {
     const float* values = nullptr;  // [out, in]
     int64_t out = 0, in = 0;
     float factor = 1.0f;
+    int64_t room = 0;  // the ranks of the adapters that it will be used with
   };
   virtual ~PackedMatrix() = default;
 };
@@ -36,7 +37,11 @@ struct Bf16Adapter {
   const PackedMatrix* a = nullptr;  // [R, in]
   const PackedMatrix* b = nullptr;  // [width, R], packed with the scale
   int64_t column = 0, width = 0;
-  float* xa = nullptr;  // [T, R]: the forward writes it
+  float* xa = nullptr;  // [T, R]: the forward writes it, the backward reads it
+  // The backward's only. Gradients are added to.
+  float scale = 1.0f;
+  float* da = nullptr;  // [R, in]
+  float* db = nullptr;  // [width, R]
 };
 
 struct Bf16LinearForward {
@@ -59,6 +64,11 @@ struct Bf16LinearBackward {
   float* dx = nullptr;  // [T, in]
   int64_t dx_stride = 0;
   float* dxa = nullptr;  // [adapters, T, R]: scale dy B of each
+  // What the gradients of the weight and of adapters need; not read where there are none.
+  const float* x = nullptr;  // [T, in]
+  int64_t x_stride = 0;
+  float* dweight = nullptr;  // [dweight_rows, in], added to: of W's rows from dweight_first on; null: frozen
+  int64_t dweight_first = 0, dweight_rows = 0;
 };
 void bf16_linear_backward(Pool& pool, const Bf16LinearBackward& args);
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "core/ops.h"
 #include "core/ops_bf16.h"
 
 namespace collimate::ops {
@@ -13,6 +14,8 @@ namespace {
 
 constexpr int64_t kItemRows = 512;  // of packed activations, in the second-level cache while the panels pass
 constexpr int64_t kItemPanels = 8;
+
+const Bf16Matrix& here(const PackedMatrix* matrix) { return static_cast<const Bf16Matrix&>(*matrix); }
 
 int64_t pieces(int64_t size, int64_t piece) { return (size + piece - 1) / piece; }
 
@@ -82,6 +85,36 @@ void multiply_with_terms(Pool& pool, const Product& product, std::span<const Ter
   });
 }
 
+void add_gradients(Pool& pool, const Bf16LinearBackward& args) {
+  const int64_t in = here(args.weight).forward.k();
+  linear_backward(pool, {.rows = args.rows,
+                         .in = in,
+                         .out = args.dweight_rows,
+                         .x = args.x,
+                         .x_stride = args.x_stride,
+                         .dy = args.dy + args.dweight_first,
+                         .dy_stride = args.dy_stride,
+                         .dweight = args.dweight});
+  const float* dxa = args.dxa;
+  for (const Bf16Adapter& adapter : args.adapters) {
+    const int64_t rank = here(adapter.a).forward.n();
+    lora_gradient(pool, {.rows = args.rows,
+                         .in = in,
+                         .out = adapter.width,
+                         .rank = rank,
+                         .scale = adapter.scale,
+                         .x = args.x,
+                         .x_stride = args.x_stride,
+                         .xa = adapter.xa,
+                         .dy = args.dy + adapter.column,
+                         .dy_stride = args.dy_stride,
+                         .dxa = dxa,
+                         .da = adapter.da,
+                         .db = adapter.db});
+    dxa += args.rows * rank;
+  }
+}
+
 // The calling thread's packed operands, kept from call to call.
 struct Scratch {
   Bf16Rows wide, part;
@@ -92,8 +125,6 @@ Scratch& scratch_for(size_t adapters) {
   if (scratch.low.size() < adapters) scratch.low.resize(adapters);
   return scratch;
 }
-
-const Bf16Matrix& here(const PackedMatrix* matrix) { return static_cast<const Bf16Matrix&>(*matrix); }
 
 bool on_panel(int64_t column) { return column % Bf16Panels::kColumns == 0; }
 
@@ -152,6 +183,7 @@ void bf16_linear_backward(Pool& pool, const Bf16LinearBackward& args) {
   }
   const Product product{args.rows, &scratch.wide, 0, &here(args.weight).backward, false, args.dx, args.dx_stride};
   multiply_with_terms(pool, product, terms);
+  add_gradients(pool, args);
 }
 
 }  // namespace collimate::ops

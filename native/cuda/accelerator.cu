@@ -8,6 +8,7 @@
 #include "core/sha256.h"
 #include "cuda/accelerator.h"
 #include "cuda/clustering.h"
+#include "cuda/cublaslt.h"
 #include "cuda/dccf.h"
 #include "cuda/gemm.h"
 #include "cuda/nearest_codes.h"
@@ -53,6 +54,7 @@ class CudaAccelerator final : public Accelerator {
     return {static_cast<int64_t>(memory.free_bytes), static_cast<int64_t>(memory.total_bytes)};
   }
   std::optional<double> utilisation() const override { return device_utilisation(device_.pci_bus_id()); }
+  std::string products() const override { return device_.cublaslt().description(); }
   std::string probe() override;
   std::unique_ptr<Clusterer> cluster(Pool& pool, const RowSource& rows, int64_t levels) override {
     if (levels > kDeviceLevelsMax) return nullptr;
@@ -80,6 +82,7 @@ std::string CudaAccelerator::probe() {
   DeviceArray<float> product(device_, kRows * kColumns), sums(device_, kRows);
   std::vector<float> back(static_cast<size_t>(product.size())), rows(kRows);
   Sha256 hash;
+  hash.update(device_.cublaslt().description());
   const auto add = [&] {
     log_sum_exp(device_, {.rows = kRows, .width = kColumns, .x = product.data(), .y = sums.data()});
     product.download(back);
@@ -102,9 +105,10 @@ std::string CudaAccelerator::probe() {
                       .m = kRows,
                       .n = kColumns,
                       .k = kDepth,
-                      .a = there.data(),
+                      .a = rounded.data(),
                       .lda = kDepth,
                       .b = rounded.data(),
+                      .ldb = kDepth,
                       .c = product.data(),
                       .ldc = kColumns});
   add();

@@ -2,6 +2,7 @@
 #include <cuda_runtime.h>
 
 #include "core/failure.h"
+#include "cuda/cublaslt.h"
 #include "cuda/device.h"
 #include "cuda/launch.h"
 
@@ -75,6 +76,7 @@ Device::Device(int index) : index_(index) {
   char bus_id[32];
   check(cudaDeviceGetPCIBusId(bus_id, sizeof bus_id, index), "reading the device's bus id");
   pci_bus_id_ = bus_id;
+  cublaslt_ = std::make_unique<CublasLt>();
   cudaStream_t stream;
   check(cudaStreamCreate(&stream), "making a stream");
   stream_ = stream;
@@ -83,6 +85,7 @@ Device::Device(int index) : index_(index) {
 Device::~Device() {
   // Errors were reported by what caused them; a destructor has nobody to tell.
   cudaSetDevice(index_);
+  cublaslt_.reset();
   if (scratch_) cudaFree(scratch_);
   cudaStreamDestroy(as_stream(stream_));
 }

@@ -10,11 +10,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <utility>
 
 namespace collimate::cuda {
+
+class CublasLt;
 
 // Devices that the driver shows; 0 without a driver.
 int device_count();
@@ -39,6 +42,7 @@ class Device {
   // Makes it the calling thread's device: every call here does so first.
   void make_current() const;
   void* stream() const { return stream_; }
+  CublasLt& cublaslt() const { return *cublaslt_; }
   DeviceMemory memory() const;
 
   void* allocate(size_t bytes);
@@ -64,6 +68,7 @@ class Device {
   int multiprocessors_ = 0;
   void* scratch_ = nullptr;
   size_t scratch_size_ = 0;
+  std::unique_ptr<CublasLt> cublaslt_;
 };
 
 // An array on a device.

@@ -1,11 +1,10 @@
 // Matrix products on a device, row-major, one order of sums per shape.
 //
-// 1. The sum over k runs in one thread block from first to last: never split, so never added in an order that depends
-// on
-//    the card.
-// 2. `gemm_fp32` multiplies and adds in fp32 (explicit fused multiply-adds). `gemm_bf16` rounds both operands to bf16
-// and
-//    adds in fp32 on the tensor cores.
+// 1. The order of a sum over k is a function of the shape: from first to last, or, where a caller asks, in blocks of
+//    k_block terms that it adds itself. It never depends on the card's size.
+// 2. `gemm_fp32` multiplies and adds in fp32 (explicit fused multiply-adds). `gemm_bf16` multiplies bf16 values and
+// adds
+//    in fp32 on the tensor cores.
 #pragma once
 
 #include <cstdint>
@@ -31,29 +30,35 @@ struct Fp32Product {
 };
 void gemm_fp32(Device& device, const Fp32Product& product);
 
-// A low-rank part of a product: columns [column, column + width) of c += x right.
-struct LowRankTerm {
-  int64_t column = 0, width = 0, rank = 0;
-  const float* x = nullptr;         // [m, rank], contiguous
-  const uint16_t* right = nullptr;  // as `b`: [width, rank] transposed, else [rank, width]
-};
-constexpr int kLowRankTermsMax = 3;  // q, k and v; gate and up
-
-// c[m, n] = a op(b) + terms (+ c)
+// c[m, n] = alpha op(a) op(b) (+ c), operands in bf16
 struct Bf16Product {
-  bool transpose_b = false;
+  bool transpose_a = false, transpose_b = false;
   int64_t m = 0, n = 0, k = 0;
-  const float* a = nullptr;  // [m, k], rounded as it is read
+  float alpha = 1.0f;
+  const uint16_t* a = nullptr;  // [m, k], or [k, m] transposed
   int64_t lda = 0;
-  const uint16_t* b = nullptr;  // bf16 [k, n], or [n, k] transposed, contiguous
-  int terms = 0;
-  LowRankTerm term[kLowRankTermsMax];
+  const uint16_t* b = nullptr;  // [k, n], or [n, k] transposed
+  int64_t ldb = 0;
   bool accumulate = false;
-  float* c = nullptr;
+  float* c = nullptr;  // [m, n]
   int64_t ldc = 0;
+  // As above. Such a product is always a kernel of ours.
+  int64_t k_block = 0;
 };
+// By cuBLASLt where the device has it (cuda/cublaslt.h), else by a kernel of ours.
 void gemm_bf16(Device& device, const Bf16Product& product);
 
+// Columns [0, width) of `to` = bf16(factor from), columns [width, filled) zero.
+struct RoundedRows {
+  int64_t rows = 0, width = 0;
+  const float* from = nullptr;
+  int64_t from_stride = 0;
+  float factor = 1.0f;
+  uint16_t* to = nullptr;
+  int64_t to_stride = 0;
+  int64_t filled = 0;
+};
+void round_rows(Device& device, const RoundedRows& args);
 // to[i] = bf16(factor * from[i])
 void round_to_bf16(Device& device, const float* from, int64_t count, float factor, uint16_t* to);
 

@@ -1,7 +1,6 @@
-// Linear layers, biases and adapters in fp32; the same with frozen weights in bf16.
+// Linear layers, biases and adapters in fp32.
 #include "cuda/gemm.h"
 #include "cuda/launch.h"
-#include "cuda/linear_bf16.h"
 #include "cuda/ops.h"
 #include "cuda/row_sums.h"
 
@@ -165,78 +164,6 @@ void lora_gradient(Device& device, const ops::LoraGradient& args) {
                      .accumulate = true,
                      .c = args.db,
                      .ldc = args.rank});
-}
-
-// ---- bf16 ----------------------------------------------------------------------------------------------------------
-
-namespace {
-
-const Bf16Matrix& here(const ops::PackedMatrix* matrix) { return static_cast<const Bf16Matrix&>(*matrix); }
-
-}  // namespace
-
-Bf16Matrix::Bf16Matrix(Device& device, const Source& source)
-    : values_(device, source.out * source.in), out_(source.out), in_(source.in) {
-  pack_again(device, source, 0);
-}
-
-void Bf16Matrix::pack_again(Device& device, const Source& source, int64_t first_row) {
-  const int64_t first = first_row * in_;
-  round_to_bf16(device, source.values + first, out_ * in_ - first, source.factor, values_.data() + first);
-}
-
-void bf16_linear_forward(Device& device, const ops::Bf16LinearForward& args) {
-  const Bf16Matrix& weight = here(args.weight);
-  Bf16Product product{.transpose_b = true,
-                      .m = args.rows,
-                      .n = weight.out(),
-                      .k = weight.in(),
-                      .a = args.x,
-                      .lda = args.x_stride,
-                      .b = weight.values(),
-                      .c = args.y,
-                      .ldc = args.y_stride};
-  for (const ops::Bf16Adapter& adapter : args.adapters) {
-    const Bf16Matrix &a = here(adapter.a), &b = here(adapter.b);
-    gemm_bf16(device, {.transpose_b = true,
-                       .m = args.rows,
-                       .n = a.out(),
-                       .k = a.in(),
-                       .a = args.x,
-                       .lda = args.x_stride,
-                       .b = a.values(),
-                       .c = adapter.xa,
-                       .ldc = a.out()});
-    product.term[product.terms++] = {adapter.column, b.out(), a.out(), adapter.xa, b.values()};
-  }
-  gemm_bf16(device, product);
-}
-
-void bf16_linear_backward(Device& device, const ops::Bf16LinearBackward& args) {
-  const Bf16Matrix& weight = here(args.weight);
-  Bf16Product product{.m = args.rows,
-                      .n = weight.in(),
-                      .k = weight.out(),
-                      .a = args.dy,
-                      .lda = args.dy_stride,
-                      .b = weight.values(),
-                      .c = args.dx,
-                      .ldc = args.dx_stride};
-  float* dxa = args.dxa;
-  for (const ops::Bf16Adapter& adapter : args.adapters) {
-    const Bf16Matrix &a = here(adapter.a), &b = here(adapter.b);
-    gemm_bf16(device, {.m = args.rows,
-                       .n = b.in(),
-                       .k = b.out(),
-                       .a = args.dy + adapter.column,
-                       .lda = args.dy_stride,
-                       .b = b.values(),
-                       .c = dxa,
-                       .ldc = b.in()});
-    product.term[product.terms++] = {0, weight.in(), b.in(), dxa, a.values()};
-    dxa += args.rows * b.in();
-  }
-  gemm_bf16(device, product);
 }
 
 }  // namespace collimate::cuda

@@ -1,6 +1,5 @@
 // The few functions that are used are declared here: the library's header belongs to the toolkit, its ABI is fixed.
-#include <dlfcn.h>
-
+#include "core/dynamic_library.h"
 #include "cuda/nvml.h"
 
 namespace collimate::cuda {
@@ -15,12 +14,10 @@ constexpr int kSuccess = 0;
 class Library {
  public:
   Library() {
-    library_ = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
-    if (library_ == nullptr) return;
-    const auto init = function<int (*)()>("nvmlInit_v2");
-    handle_by_bus_id_ = function<int (*)(const char*, Handle*)>("nvmlDeviceGetHandleByPciBusId_v2");
-    utilisation_ = function<int (*)(Handle, Utilisation*)>("nvmlDeviceGetUtilizationRates");
-    usable_ = init && handle_by_bus_id_ && utilisation_ && init() == kSuccess;
+    int (*init)() = nullptr;
+    usable_ = library_.bind(init, "nvmlInit_v2") &&
+              library_.bind(handle_by_bus_id_, "nvmlDeviceGetHandleByPciBusId_v2") &&
+              library_.bind(utilisation_, "nvmlDeviceGetUtilizationRates") && init() == kSuccess;
   }
 
   std::optional<double> utilisation(const std::string& pci_bus_id) const {
@@ -33,13 +30,7 @@ class Library {
   }
 
  private:
-  template <typename Function>
-  Function function(const char* name) const {
-    return reinterpret_cast<Function>(dlsym(library_, name));
-  }
-
-  // Never closed: it has threads of its own.
-  void* library_ = nullptr;
+  DynamicLibrary library_{"libnvidia-ml.so.1"};
   int (*handle_by_bus_id_)(const char*, Handle*) = nullptr;
   int (*utilisation_)(Handle, Utilisation*) = nullptr;
   bool usable_ = false;

@@ -217,6 +217,8 @@ const addon = loadAddon();
 export interface DeviceInUse {
   name: string;
   architecture: string;
+  /** What multiplies matrices there: cuBLASLt and its version, or our kernels and why. */
+  products: string;
   freeBytes: number;
   totalBytes: number;
   /** Share of the last moments in which it computed; null where the driver does not tell. */

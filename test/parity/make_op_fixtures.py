@@ -251,13 +251,21 @@ def bf16_linear_forward(t, p):
 
 @op
 def bf16_linear_backward(t, p):
-    dy, dxa = bf16(t["dy"]), []
+    dy, x, out, dxa = bf16(t["dy"]), bf16(t["x"]), {}, []
     dx = dy @ bf16(t["weight"])
     for i in range(int(p["adapters"])):
         b, column = bf16(p["scale"] * t[f"b{i}"]), int(p[f"column{i}"])
-        dxa.append(dy[:, column:column + len(b)] @ b)
+        part = dy[:, column:column + len(b)]
+        dxa.append(part @ b)
         dx += bf16(dxa[-1]) @ bf16(t[f"a{i}"])
-    return dict(dx=dx) | (dict(dxa=torch.stack(dxa)) if dxa else {})
+        out[f"da{i}"] = t[f"da{i}"] + dxa[-1].T @ x
+        out[f"db{i}"] = t[f"db{i}"] + p["scale"] * part.T @ t[f"xa{i}"]
+    if dxa:
+        out["dxa"] = torch.stack(dxa)
+    if "dweight" in t:
+        first = int(p["trained_first"])
+        out["dweight"] = t["dweight"] + dy[:, first:first + len(t["dweight"])].T @ x
+    return out | dict(dx=dx)
 
 
 # ---- around the layers ---------------------------------------------------------------------------------------------------------------

@@ -81,9 +81,10 @@ double product_seconds(Device& device, int64_t size, bool bf16) {
                                .m = size,
                                .n = size,
                                .k = size,
-                               .a = a.data(),
+                               .a = b.data(),
                                .lda = size,
                                .b = b.data(),
+                               .ldb = size,
                                .c = c.data(),
                                .ldc = size});
     else

@@ -60,9 +60,9 @@ class Decoder {
     // cosines times both lengths.
     float hidden_length = 0.0f;
   };
-  // Runs where the weights are. In bf16 the products of linear layers and of the head are of bf16 values; weight
-  // gradients, attention and all else stay fp32. `positions`: longest sequence that will come. Weights are read at each
-  // call, so an update is seen at once.
+  // Runs where the weights are. In bf16 the products of linear layers and of the head are of bf16 values, on a device
+  // those of weight gradients too; attention and all else stay fp32. `positions`: longest sequence that will come.
+  // Weights are read at each call, so an update is seen at once.
   Decoder(const DecoderWeights& weights, int64_t positions, const Options& options);
   Decoder(const DecoderWeights& weights, int64_t positions) : Decoder(weights, positions, Options()) {}
 
@@ -153,7 +153,7 @@ class Decoder {
   void linear_backward_bf16(const Pass& pass, const Site& site);
   struct HeadRows;  // logits and hidden rows of a chunk of labels
   void head_logits(const HeadRows& head);
-  void head_backward(const HeadRows& head);
+  void head_backward(const Pass& pass, const HeadRows& head);
   Site qkv_site(const Layer& layer, int64_t number) const;
   Site output_site(const Layer& layer, int64_t number) const;
   Site gate_up_site(const Layer& layer, int64_t number) const;

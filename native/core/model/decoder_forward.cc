@@ -186,15 +186,23 @@ void Decoder::head_logits(const HeadRows& head) {
                            .y_stride = c.vocabulary});
 }
 
-void Decoder::head_backward(const HeadRows& head) {
+// Of the head's rows only the trained ones get a gradient.
+void Decoder::head_backward(const Pass& pass, const HeadRows& head) {
   const DecoderConfig& c = parameters_.config();
+  const Parameter& table_of_head = parameters_.at(parameters_.head());
+  float* dweight = gradient_of(pass, parameters_.head());
   if (weights_.is_bf16()) {
     backend_.bf16_linear_backward({.rows = head.rows,
                                    .weight = &weights_.matrix(parameters_.head()),
                                    .dy = head.logits,
                                    .dy_stride = c.vocabulary,
                                    .dx = head.dhidden,
-                                   .dx_stride = c.dim});
+                                   .dx_stride = c.dim,
+                                   .x = head.hidden,
+                                   .x_stride = c.dim,
+                                   .dweight = dweight,
+                                   .dweight_first = table_of_head.train_first_row,
+                                   .dweight_rows = table_of_head.train_rows});
     return;
   }
   backend_.linear_backward({.rows = head.rows,
@@ -205,6 +213,14 @@ void Decoder::head_backward(const HeadRows& head) {
                             .dy_stride = c.vocabulary,
                             .dx = head.dhidden,
                             .dx_stride = c.dim});
+  backend_.linear_backward({.rows = head.rows,
+                            .in = c.dim,
+                            .out = table_of_head.train_rows,
+                            .x = head.hidden,
+                            .x_stride = c.dim,
+                            .dy = head.logits + table_of_head.train_first_row,
+                            .dy_stride = c.vocabulary,
+                            .dweight = dweight});
 }
 
 // Losses of a range of labels into pass.losses, a chunk of rows at a time.
@@ -267,8 +283,6 @@ void Decoder::gather_hidden(const Pass& pass) {
 double Decoder::head_forward_backward(Pass& pass) {
   const DecoderConfig& c = parameters_.config();
   const int64_t labels = pass.batch.labels(), dim = c.dim, vocabulary = c.vocabulary;
-  const Parameter& head = parameters_.at(parameters_.head());
-  float* dweight = gradient_of(pass, parameters_.head());
   const int64_t chunk_rows = logits_rows(vocabulary);
   float *hidden = pass.hidden, *dhidden = pass.dhidden, *logits = pass.logits;
   gather_hidden(pass);
@@ -277,8 +291,7 @@ double Decoder::head_forward_backward(Pass& pass) {
   if (scaled_by_row) make_row_scales(pass, group_losses);
   for (int64_t begin = 0; begin < labels; begin += chunk_rows) {
     const int64_t rows = std::min(chunk_rows, labels - begin);
-    const float* x = hidden + begin * dim;
-    const HeadRows chunk{rows, x, logits, dhidden + begin * dim};
+    const HeadRows chunk{rows, hidden + begin * dim, logits, dhidden + begin * dim};
     head_logits(chunk);
     backend_.cross_entropy({.rows = rows,
                             .vocabulary = vocabulary,
@@ -287,16 +300,7 @@ double Decoder::head_forward_backward(Pass& pass) {
                             .scale = pass.args->loss_scale,
                             .row_scales = scaled_by_row ? pass.row_scales + begin : nullptr,
                             .losses = pass.losses + begin});
-    head_backward(chunk);
-    // Only the trained rows of the head get a gradient.
-    backend_.linear_backward({.rows = rows,
-                              .in = dim,
-                              .out = head.train_rows,
-                              .x = x,
-                              .x_stride = dim,
-                              .dy = logits + head.train_first_row,
-                              .dy_stride = vocabulary,
-                              .dweight = dweight});
+    head_backward(pass, chunk);
   }
   if (options_.hidden_length > 0.0f) {
     backend_.unit_rows_backward({.rows = labels,

@@ -9,28 +9,40 @@ DecoderWeights::DecoderWeights(const Parameters& parameters, OpsBackend& backend
     : parameters_(parameters), backend_(backend), precision_(precision), at_(parameters.all().size(), -1) {
   if (is_bf16()) {
     for (const LayerNumbers& layer : parameters.layers()) {
-      pack({layer.q.weight, layer.k.weight, layer.v.weight}, 1.0f);
-      pack({layer.o.weight}, 1.0f);
-      pack({layer.gate.weight, layer.up.weight}, 1.0f);
-      pack({layer.down.weight}, 1.0f);
-      for (const LinearNumbers& linear : {layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down}) {
-        if (linear.lora_a < 0) continue;
-        pack({linear.lora_a}, 1.0f);
-        pack({linear.lora_b}, parameters.trainable().scale());
-      }
+      pack_site({layer.q, layer.k, layer.v});
+      pack_site({layer.o});
+      pack_site({layer.gate, layer.up});
+      pack_site({layer.down});
     }
-    pack({parameters.head()}, 1.0f);
+    pack({parameters.head()}, 1.0f, 0);
   }
   if (!backend.is_host()) place();
 }
 
-void DecoderWeights::pack(const std::vector<int>& numbers, float factor) {
+// Layers that are fused into one matrix, and their adapters.
+void DecoderWeights::pack_site(const std::vector<LinearNumbers>& parts) {
+  std::vector<int> weights;
+  int64_t room = 0;
+  for (const LinearNumbers& part : parts) {
+    weights.push_back(part.weight);
+    if (part.lora_a >= 0) room += parameters_.at(part.lora_a).shape[0];
+  }
+  pack(weights, 1.0f, room);
+  for (const LinearNumbers& part : parts) {
+    if (part.lora_a < 0) continue;
+    pack({part.lora_a}, 1.0f, 0);
+    pack({part.lora_b}, parameters_.trainable().scale(), 0);
+  }
+}
+
+void DecoderWeights::pack(const std::vector<int>& numbers, float factor, int64_t room) {
   Matrix matrix;
   const Parameter& first = parameters_.at(numbers[0]);
   for (const int number : numbers) matrix.source.out += parameters_.at(number).shape[0];
   matrix.source.values = parameters_.data(numbers[0]);
   matrix.source.in = first.shape[1];
   matrix.source.factor = factor;
+  matrix.source.room = room;
   // Parts of one matrix are all trained or all frozen.
   if (first.train_rows > 0) matrix.first_trained_row = first.train_first_row;
   matrix.numbers = numbers;

@@ -42,7 +42,8 @@ class DecoderWeights {
     int64_t first_trained_row = -1;  // -1: frozen
     std::vector<int> numbers{};
   };
-  void pack(const std::vector<int>& numbers, float factor);
+  void pack_site(const std::vector<LinearNumbers>& parts);
+  void pack(const std::vector<int>& numbers, float factor, int64_t room);
   void place();
 
   const Parameters& parameters_;

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <cstdio>
+#include <cstdlib>
 
 #include "cases/on_device.h"
 #include "core/pool.h"
@@ -12,6 +13,7 @@ int main(int argc, char** argv) {
   using namespace collimate;
   prepare_compute_thread();
 #ifdef COLLIMATE_CUDA_EMULATED
+  setenv("COLLIMATE_CUBLASLT", "off", 0);  // a real one would be handed addresses of no card
   cases::set_backends({cases::device_backend({.name = "cuda, emulated", .tiny_only = true})});
 #else
   if (cuda::device_count() == 0) {

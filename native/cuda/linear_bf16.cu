@@ -1,0 +1,346 @@
+// Linear layers with adapters on the tensor cores.
+//
+// 1. What a product reads is rounded to bf16 once, into scratch memory, and serves all products of the op.
+// 2. A weight gradient sums over all rows of a batch. Where its tiles are too few for a card those sums are cut into
+//    blocks of rows, by the shape alone, and the blocks added in a tree.
+#include <algorithm>
+#include <atomic>
+
+#include "core/failure.h"
+#include "cuda/gemm.h"
+#include "cuda/launch.h"
+#include "cuda/linear_bf16.h"
+#include "cuda/row_sums.h"
+#include "cuda/warp_matrix.h"
+
+namespace collimate::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+int64_t up_to_eight(int64_t count) { return (count + 7) / 8 * 8; }
+
+const Bf16Matrix& here(const ops::PackedMatrix* matrix) { return static_cast<const Bf16Matrix&>(*matrix); }
+
+// The adapters of a layer as kernels see them: each has columns [first, first + rank) of the room.
+struct AdapterPlace {
+  const uint16_t *a = nullptr, *b = nullptr;
+  int64_t a_stride = 0, b_stride = 0;
+  int64_t column = 0, width = 0, first = 0, rank = 0;
+  float* low = nullptr;  // [rows, rank]: x A or dy B
+};
+struct AdapterPlaces {
+  int count = 0;
+  AdapterPlace place[kAdaptersMax];
+};
+
+AdapterPlaces places_of(std::span<const ops::Bf16Adapter> adapters) {
+  if (adapters.size() > kAdaptersMax)
+    throw JobFailure(FailureCause::internal, "a layer has more adapters than its kernels expect");
+  AdapterPlaces result;
+  int64_t first = 0;
+  for (const ops::Bf16Adapter& adapter : adapters) {
+    const Bf16Matrix &a = here(adapter.a), &b = here(adapter.b);
+    result.place[result.count++] = {.a = a.values(),
+                                    .b = b.values(),
+                                    .a_stride = a.row_stride(),
+                                    .b_stride = b.row_stride(),
+                                    .column = adapter.column,
+                                    .width = adapter.width,
+                                    .first = first,
+                                    .rank = a.out()};
+    first += a.out();
+  }
+  return result;
+}
+
+// The room of a matrix: `out` rows of its right part, then those below, one thread an element.
+struct Room {
+  int64_t out, in, room, stride;
+  uint16_t* values;
+};
+
+__global__ void fill_room(Room m, AdapterPlaces adapters) {
+  const int64_t element = global_thread(), right = m.out * m.room;
+  if (element >= right + m.room * m.in) return;
+  const bool is_right = element < right;
+  const int64_t row = is_right ? element / m.room : (element - right) / m.in;
+  const int64_t column = is_right ? element % m.room : (element - right) % m.in;
+  uint16_t value = 0;
+  for (int i = 0; i < adapters.count; ++i) {
+    const AdapterPlace& p = adapters.place[i];
+    const int64_t low = (is_right ? column : row) - p.first;
+    if (low < 0 || low >= p.rank) continue;
+    if (!is_right)
+      value = p.a[low * p.a_stride + column];
+    else if (row >= p.column && row < p.column + p.width)
+      value = p.b[(row - p.column) * p.b_stride + low];
+  }
+  m.values[is_right ? row * m.stride + m.in + column : (m.out + row) * m.stride + column] = value;
+}
+
+// low [rows, room] to each adapter's own array, and rounded beside the rows it was made of.
+struct LowRank {
+  int64_t rows, room;
+  const float* low;
+  uint16_t* beside;
+  int64_t beside_stride;
+};
+
+__global__ void spread_low_rank(LowRank g, AdapterPlaces adapters) {
+  const int64_t row = global_thread() / g.room, column = global_thread() % g.room;
+  if (row >= g.rows) return;
+  const float value = g.low[row * g.room + column];
+  g.beside[row * g.beside_stride + column] = static_cast<uint16_t>(bf16_bits(value));
+  for (int i = 0; i < adapters.count; ++i) {
+    const AdapterPlace& p = adapters.place[i];
+    const int64_t own = column - p.first;
+    if (own >= 0 && own < p.rank) p.low[row * p.rank + own] = value;
+  }
+}
+
+void spread(Device& device, const LowRank& low, const AdapterPlaces& adapters) {
+  launch(device, "spread_low_rank", {blocks_for(low.rows * low.room, kThreads), kThreads}, spread_low_rank, low,
+         adapters);
+}
+
+// Arrays side by side in the device's scratch memory.
+class ScratchLayout {
+ public:
+  template <typename T>
+  int64_t add(int64_t count) {
+    const int64_t at = bytes_;
+    bytes_ += (count * static_cast<int64_t>(sizeof(T)) + 255) / 256 * 256;
+    return at;
+  }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  int64_t bytes_ = 0;
+};
+template <typename T>
+T* at(unsigned char* base, int64_t offset) {
+  return reinterpret_cast<T*>(base + offset);
+}
+
+// Blocks that the sum of a gradient over `k` rows is cut into: two tiles for each multiprocessor of a large card, but
+// no block below 256 rows.
+int64_t gradient_blocks(int64_t m, int64_t n, int64_t k) {
+  constexpr int64_t kTile = 128, kTilesWanted = 264, kRowsMin = 256;
+  const int64_t tiles = ((m + kTile - 1) / kTile) * ((n + kTile - 1) / kTile);
+  if (tiles == 0) return 1;
+  return std::clamp<int64_t>(std::min(kTilesWanted / tiles, k / kRowsMin), 1, 64);
+}
+int64_t partial_elements(int64_t m, int64_t n, int64_t k) {
+  const int64_t blocks = gradient_blocks(m, n, k);
+  return blocks > 1 ? blocks * m * n : 0;
+}
+
+// c [m, n] += alpha aᵀ b, a [k, m] and b [k, n]. `partial`: partial_elements().
+void add_gradient(Device& device, Bf16Product g, float* partial) {
+  g.transpose_a = true;
+  g.ldc = g.n;
+  const int64_t blocks = gradient_blocks(g.m, g.n, g.k);
+  if (blocks == 1) {
+    g.accumulate = true;
+    gemm_bf16(device, g);
+    return;
+  }
+  float* total = g.c;
+  constexpr int64_t kSlice = 32;
+  g.k_block = ((g.k + blocks - 1) / blocks + kSlice - 1) / kSlice * kSlice;
+  g.c = partial;
+  gemm_bf16(device, g);
+  add_block_sums(device, partial, (g.k + g.k_block - 1) / g.k_block, g.m * g.n, total);
+}
+
+}  // namespace
+
+Bf16Matrix::Bf16Matrix(Device& device, const Source& source)
+    : out_(source.out),
+      in_(source.in),
+      room_(source.room),
+      rows_(up_to_eight(out_ + room_)),
+      columns_(up_to_eight(in_ + room_)),
+      values_(device, rows_ * columns_) {
+  device.zero(values_.data(), static_cast<size_t>(rows_ * columns_) * sizeof(uint16_t));
+  pack_again(device, source, 0);
+}
+
+void Bf16Matrix::pack_again(Device& device, const Source& source, int64_t first_row) {
+  static std::atomic<uint64_t> stamps{0};
+  stamp_ = ++stamps;
+  round_rows(device, {.rows = out_ - first_row,
+                      .width = in_,
+                      .from = source.values + first_row * in_,
+                      .from_stride = in_,
+                      .factor = source.factor,
+                      .to = values_.data() + first_row * columns_,
+                      .to_stride = columns_,
+                      .filled = in_});
+}
+
+void Bf16Matrix::place(Device& device, std::span<const ops::Bf16Adapter> adapters) const {
+  if (adapters.empty()) return;  // nothing reads the room
+  std::vector<Placed> wanted;
+  for (const ops::Bf16Adapter& adapter : adapters)
+    wanted.push_back({here(adapter.a).stamp_, here(adapter.b).stamp_, adapter.column});
+  if (wanted == placed_) return;
+  const AdapterPlaces places = places_of(adapters);
+  const AdapterPlace& last = places.place[places.count - 1];
+  if (last.first + last.rank != room_)
+    throw JobFailure(FailureCause::internal, "a packed matrix has another room than its adapters need");
+  const Room room{out_, in_, room_, columns_, values_.data()};
+  launch(device, "fill_room", {blocks_for(room_ * (out_ + in_), kThreads), kThreads}, fill_room, room, places);
+  placed_ = std::move(wanted);
+}
+
+void bf16_linear_forward(Device& device, const ops::Bf16LinearForward& args) {
+  const Bf16Matrix& weight = here(args.weight);
+  weight.place(device, args.adapters);
+  const int64_t rows = args.rows, in = weight.in(), room = weight.room(), stride = weight.row_stride();
+  ScratchLayout layout;
+  const int64_t wide_at = layout.add<uint16_t>(rows * stride), low_at = layout.add<float>(rows * room);
+  unsigned char* base = device.scratch<unsigned char>(layout.bytes());
+  uint16_t* wide = at<uint16_t>(base, wide_at);  // [x, x Aᵀ]
+  round_rows(device, {.rows = rows,
+                      .width = in,
+                      .from = args.x,
+                      .from_stride = args.x_stride,
+                      .to = wide,
+                      .to_stride = stride,
+                      .filled = stride});
+  if (!args.adapters.empty()) {
+    AdapterPlaces places = places_of(args.adapters);
+    for (int i = 0; i < places.count; ++i) places.place[i].low = args.adapters[static_cast<size_t>(i)].xa;
+    float* low = at<float>(base, low_at);
+    gemm_bf16(device, {.transpose_b = true,
+                       .m = rows,
+                       .n = room,
+                       .k = in,
+                       .a = wide,
+                       .lda = stride,
+                       .b = weight.values() + weight.out() * stride,
+                       .ldb = stride,
+                       .c = low,
+                       .ldc = room});
+    spread(device, {rows, room, low, wide + in, stride}, places);
+  }
+  gemm_bf16(device, {.transpose_b = true,
+                     .m = rows,
+                     .n = weight.out(),
+                     .k = stride,
+                     .a = wide,
+                     .lda = stride,
+                     .b = weight.values(),
+                     .ldb = stride,
+                     .c = args.y,
+                     .ldc = args.y_stride});
+}
+
+void bf16_linear_backward(Device& device, const ops::Bf16LinearBackward& args) {
+  const Bf16Matrix& weight = here(args.weight);
+  weight.place(device, args.adapters);
+  const int64_t rows = args.rows, out = weight.out(), in = weight.in(), room = weight.room();
+  const int64_t stride = weight.row_stride(), dstride = weight.rows();
+  const bool is_trained = args.dweight != nullptr || !args.adapters.empty();
+  AdapterPlaces places = places_of(args.adapters);
+  int64_t partial = args.dweight != nullptr ? partial_elements(args.dweight_rows, in, rows) : 0;
+  for (int i = 0; i < places.count; ++i) {
+    AdapterPlace& place = places.place[i];
+    place.low = args.dxa + place.first * rows;
+    partial =
+        std::max({partial, partial_elements(place.rank, in, rows), partial_elements(place.width, place.rank, rows)});
+  }
+  ScratchLayout layout;
+  const int64_t dwide_at = layout.add<uint16_t>(rows * dstride), low_at = layout.add<float>(rows * room);
+  const int64_t wide_at = layout.add<uint16_t>(is_trained ? rows * stride : 0), partial_at = layout.add<float>(partial);
+  unsigned char* base = device.scratch<unsigned char>(layout.bytes());
+  uint16_t* dwide = at<uint16_t>(base, dwide_at);  // [dy, dy B]
+  round_rows(device, {.rows = rows,
+                      .width = out,
+                      .from = args.dy,
+                      .from_stride = args.dy_stride,
+                      .to = dwide,
+                      .to_stride = dstride,
+                      .filled = dstride});
+  if (!args.adapters.empty()) {
+    float* low = at<float>(base, low_at);
+    gemm_bf16(device, {.m = rows,
+                       .n = room,
+                       .k = out,
+                       .a = dwide,
+                       .lda = dstride,
+                       .b = weight.values() + in,
+                       .ldb = stride,
+                       .c = low,
+                       .ldc = room});
+    spread(device, {rows, room, low, dwide + out, dstride}, places);
+  }
+  gemm_bf16(device, {.m = rows,
+                     .n = in,
+                     .k = dstride,
+                     .a = dwide,
+                     .lda = dstride,
+                     .b = weight.values(),
+                     .ldb = stride,
+                     .c = args.dx,
+                     .ldc = args.dx_stride});
+  if (!is_trained) return;
+  uint16_t* wide = at<uint16_t>(base, wide_at);  // [x, x Aᵀ]
+  float* sums = at<float>(base, partial_at);
+  round_rows(device, {.rows = rows,
+                      .width = in,
+                      .from = args.x,
+                      .from_stride = args.x_stride,
+                      .to = wide,
+                      .to_stride = stride,
+                      .filled = in});
+  if (args.dweight != nullptr)
+    add_gradient(device,
+                 {.m = args.dweight_rows,
+                  .n = in,
+                  .k = rows,
+                  .a = dwide + args.dweight_first,
+                  .lda = dstride,
+                  .b = wide,
+                  .ldb = stride,
+                  .c = args.dweight},
+                 sums);
+  for (int i = 0; i < places.count; ++i) {
+    const AdapterPlace& place = places.place[i];
+    const ops::Bf16Adapter& adapter = args.adapters[static_cast<size_t>(i)];
+    uint16_t* xa = wide + in + place.first;
+    round_rows(device, {.rows = rows,
+                        .width = place.rank,
+                        .from = adapter.xa,
+                        .from_stride = place.rank,
+                        .to = xa,
+                        .to_stride = stride,
+                        .filled = place.rank});
+    // dy B holds the scale.
+    add_gradient(device,
+                 {.m = place.rank,
+                  .n = in,
+                  .k = rows,
+                  .a = dwide + out + place.first,
+                  .lda = dstride,
+                  .b = wide,
+                  .ldb = stride,
+                  .c = adapter.da},
+                 sums);
+    add_gradient(device,
+                 {.m = place.width,
+                  .n = place.rank,
+                  .k = rows,
+                  .alpha = adapter.scale,
+                  .a = dwide + place.column,
+                  .lda = dstride,
+                  .b = xa,
+                  .ldb = stride,
+                  .c = adapter.db},
+                 sums);
+  }
+}
+
+}  // namespace collimate::cuda
