@@ -59,6 +59,14 @@ void TcpTransport::abort() {
   [[maybe_unused]] const ssize_t written = ::write(wake_.get(), &one, sizeof(one));
 }
 
+bool TcpTransport::is_connected(int peer) const {
+  const int fd = streams_[static_cast<size_t>(peer)].get();
+  if (fd < 0) return false;
+  std::byte next;
+  const ssize_t count = ::recv(fd, &next, 1, MSG_PEEK | MSG_DONTWAIT);
+  return count > 0 || (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR));
+}
+
 void TcpTransport::send_some(int peer, Progress& progress) {
   while (progress.sending()) {
     auto& part = progress.sends[progress.send_index];

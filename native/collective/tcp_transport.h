@@ -20,6 +20,7 @@ class TcpTransport : public Transport {
   int world() const override { return static_cast<int>(streams_.size()); }
   void exchange(std::span<const SendPart> sends, std::span<const RecvPart> recvs) override;
   void abort() override;
+  bool is_connected(int peer) const override;
 
  private:
   struct Progress;

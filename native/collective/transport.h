@@ -10,6 +10,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace collimate {
@@ -28,11 +29,17 @@ class Transport {
   virtual ~Transport() = default;
   virtual int rank() const = 0;
   virtual int world() const = 0;
-  // Runs all parts to their end, progressing them together; parts of one peer keep their order. Both sides must agree
-  // on the sizes.
+  // Runs all parts to their end, progressing them together; parts of one peer keep their order. The two ends of a pair
+  // agree on how many bytes go each way in each exchange; how they are cut into parts is each one's own business.
   virtual void exchange(std::span<const SendPart> sends, std::span<const RecvPart> recvs) = 0;
   // Makes a blocked or later exchange fail at once; callable from any thread.
   virtual void abort() = 0;
+  // Whether the peer's connection still stands. Reads nothing.
+  virtual bool is_connected(int peer) const = 0;
+
+  // How the bytes travel, for the log.
+  const std::string& description() const { return description_; }
+  void describe(std::string description) { description_ = std::move(description); }
 
   // While an exchange waits, `waiting_for` holds the lowest rank with unfinished parts, else -1. It outlives this.
   void tell_waiting(std::atomic<int>* waiting_for) { waiting_for_ = waiting_for; }
@@ -44,6 +51,7 @@ class Transport {
 
  private:
   std::atomic<int>* waiting_for_ = nullptr;
+  std::string description_ = "TCP";
 };
 
 // A listening socket on `host` (a private interface), made before the addresses of the gang are known. Port 0 lets the

@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 
+#include "collective/transport.h"
 #include "core/clusterer.h"
 #include "core/dccf/passes.h"
 #include "core/ops_backend.h"
@@ -38,6 +39,9 @@ class Accelerator {
   virtual std::unique_ptr<OpsBackend> ops() = 0;
   // DCCF over this graph; null where embeddings are too wide.
   virtual std::unique_ptr<dccf::Passes> dccf_passes(const dccf::Graph& graph, int64_t dim) = 0;
+  // The gang with its bytes sent from device to device where all its ranks can, else as it came. All ranks of the gang
+  // call it as they join. JobFailure(peer_lost) as from the gang itself.
+  virtual std::unique_ptr<Transport> connect(std::unique_ptr<Transport> gang, const TcpGang& options) = 0;
 };
 
 // Makes device `index` of a kind ("cuda"); throws JobFailure(bad_input) where there is none.

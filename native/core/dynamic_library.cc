@@ -2,6 +2,8 @@
 
 #include <dlfcn.h>
 
+#include <cstdlib>
+
 namespace collimate {
 
 DynamicLibrary::DynamicLibrary(std::initializer_list<std::string> names) {
@@ -18,5 +20,13 @@ DynamicLibrary::DynamicLibrary(std::initializer_list<std::string> names) {
 }
 
 void* DynamicLibrary::symbol(const char* name) const { return handle_ == nullptr ? nullptr : dlsym(handle_, name); }
+
+LibraryChoice::LibraryChoice(const char* variable) {
+  const char* given = std::getenv(variable);
+  text = given == nullptr || *given == '\0' ? "auto" : given;
+  is_off = text == "off";
+  is_required = !is_off && text != "auto";
+  if (is_required && text != "on") path = text;
+}
 
 }  // namespace collimate

@@ -37,4 +37,13 @@ class DynamicLibrary {
   std::string name_, problem_;
 };
 
+// What an environment variable says of a library that a machine may lack: `auto` (where it is found; also unset or
+// empty), `off`, `on` (without it nothing starts), or a path (likewise).
+struct LibraryChoice {
+  explicit LibraryChoice(const char* variable);
+  std::string text;  // as given
+  bool is_off = false, is_required = false;
+  std::string path;  // empty: its usual names
+};
+
 }  // namespace collimate

@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "core/accelerator.h"
 #include "core/failure.h"
 #include "core/job.h"
 
@@ -24,11 +25,12 @@ void GangMember::join(NextGang next) {
   if (!next.gang) return;
   next.gang->cancelled = &control_.cancelled();
   transport_ = connect_tcp(std::move(*next.listener), *next.gang);
+  if (accelerator() != nullptr) transport_ = accelerator()->connect(std::move(transport_), *next.gang);
   transport_->tell_waiting(&host_.progress().waiting_for);
   control_.attach(transport_.get());
   host_.on_log("info", "rank " + std::to_string(next.gang->rank) + " of " +
-                           std::to_string(next.gang->addresses.size()) +
-                           " joined over TCP; tensor traffic is not encrypted");
+                           std::to_string(next.gang->addresses.size()) + " joined over " + transport_->description() +
+                           "; tensor traffic is not encrypted");
 }
 
 void GangMember::leave() {

@@ -11,6 +11,7 @@
 #include "cuda/cublaslt.h"
 #include "cuda/dccf.h"
 #include "cuda/gemm.h"
+#include "cuda/nccl.h"
 #include "cuda/nearest_codes.h"
 #include "cuda/nvml.h"
 #include "cuda/ops.h"
@@ -47,6 +48,9 @@ class DeviceClusterer final : public Clusterer {
 class CudaAccelerator final : public Accelerator {
  public:
   explicit CudaAccelerator(int index) : index_(index), device_(index) {}
+  std::unique_ptr<Transport> connect(std::unique_ptr<Transport> gang, const TcpGang& options) override {
+    return connect_nccl(device_, nccl_, std::move(gang), options);
+  }
   std::string name() const override { return device_.name(); }
   std::string architecture() const override { return device_.architecture(); }
   AcceleratorMemory memory() const override {
@@ -68,6 +72,7 @@ class CudaAccelerator final : public Accelerator {
  private:
   int index_;
   Device device_;
+  const NcclLibrary nccl_;
 };
 
 // Products of both kinds and a softmax.

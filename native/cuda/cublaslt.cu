@@ -3,7 +3,6 @@
 //
 // 1. cuBLASLt thinks in columns: our rows of c are its columns, so our b is its first operand and our a its second.
 #include <algorithm>
-#include <cstdlib>
 #include <vector>
 
 #include "core/dynamic_library.h"
@@ -139,14 +138,12 @@ struct CublasLt::Plan {
 };
 
 CublasLt::CublasLt() {
-  const char* given = std::getenv("COLLIMATE_CUBLASLT");
-  const std::string choice = given == nullptr || *given == '\0' ? "auto" : given;
-  if (choice == "off") {
+  const LibraryChoice choice("COLLIMATE_CUBLASLT");
+  if (choice.is_off) {
     description_ = "own kernels (COLLIMATE_CUBLASLT=off)";
     return;
   }
-  const bool is_required = choice != "auto";
-  auto library = std::make_unique<const CublasLtLibrary>(choice == "auto" || choice == "on" ? "" : choice);
+  auto library = std::make_unique<const CublasLtLibrary>(choice.path);
   std::string problem = library->library.problem();
   if (library->is_usable) {
     const int status = library->create(&handle_);
@@ -158,8 +155,8 @@ CublasLt::CublasLt() {
     problem = "cublasLtCreate gave status " + std::to_string(status) + ": too old a driver for version " +
               version_text(library->version()) + "?";
   }
-  if (is_required)
-    fail_bad_input("COLLIMATE_CUBLASLT=" + choice + ": cuBLASLt cannot be used (" + problem +
+  if (choice.is_required)
+    fail_bad_input("COLLIMATE_CUBLASLT=" + choice.text + ": cuBLASLt cannot be used (" + problem +
                    "); install it (libcublas of the CUDA toolkit, or the nvidia-cublas wheel with its lib folder in "
                    "LD_LIBRARY_PATH), or set it to auto or off");
   description_ = "own kernels (" + problem + ")";

@@ -135,6 +135,14 @@ void Device::synchronize() {
   check(cudaStreamSynchronize(as_stream(stream_)), "waiting for the device");
 }
 
+bool Device::is_idle() const {
+  make_current();
+  const cudaError_t state = cudaStreamQuery(as_stream(stream_));
+  if (state == cudaErrorNotReady) return false;
+  check(state, "asking whether the device is idle");
+  return true;
+}
+
 void* Device::scratch_bytes(size_t bytes) {
   if (bytes > scratch_size_) {
     if (scratch_) {

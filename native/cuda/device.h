@@ -52,6 +52,8 @@ class Device {
   void copy(void* to, const void* from, size_t bytes);
   void zero(void* memory, size_t bytes);
   void synchronize();
+  // Whether all that was called has come to its end.
+  bool is_idle() const;
 
   // Memory for the partial results of the op being called.
   template <typename T>

@@ -18,8 +18,9 @@ struct GangOptions {
   int silence_timeout_ms = 5000;
 };
 
-// Runs body(transport) on one thread a rank; rethrows the first failure after all have ended.
-inline void run_gang(int world, const std::function<void(Transport&)>& body, const GangOptions& options = {}) {
+// Runs body(transport, its gang) on one thread a rank; rethrows the first failure after all have ended.
+inline void run_connected(int world, const std::function<void(std::unique_ptr<Transport>, const TcpGang&)>& body,
+                          const GangOptions& options = {}) {
   std::vector<TcpListener> listeners;
   TcpGang gang{.generation = options.generation,
                .connect_timeout_ms = options.connect_timeout_ms,
@@ -35,8 +36,7 @@ inline void run_gang(int world, const std::function<void(Transport&)>& body, con
       try {
         TcpGang own = gang;
         own.rank = rank;
-        const auto transport = connect_tcp(std::move(listeners[static_cast<size_t>(rank)]), own);
-        body(*transport);
+        body(connect_tcp(std::move(listeners[static_cast<size_t>(rank)]), own), own);
       } catch (...) {
         errors[static_cast<size_t>(rank)] = std::current_exception();
       }
@@ -46,6 +46,10 @@ inline void run_gang(int world, const std::function<void(Transport&)>& body, con
   for (const auto& error : errors) {
     if (error) std::rethrow_exception(error);
   }
+}
+
+inline void run_gang(int world, const std::function<void(Transport&)>& body, const GangOptions& options = {}) {
+  run_connected(world, [&](std::unique_ptr<Transport> transport, const TcpGang&) { body(*transport); }, options);
 }
 
 }  // namespace collimate

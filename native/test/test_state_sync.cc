@@ -58,6 +58,7 @@ class DyingTransport : public Transport {
     inner_.exchange(sends, recvs);
   }
   void abort() override { inner_.abort(); }
+  bool is_connected(int peer) const override { return inner_.is_connected(peer); }
 
  private:
   Transport& inner_;

@@ -13,7 +13,9 @@ int main(int argc, char** argv) {
   using namespace collimate;
   prepare_compute_thread();
 #ifdef COLLIMATE_CUDA_EMULATED
-  setenv("COLLIMATE_CUBLASLT", "off", 0);  // a real one would be handed addresses of no card
+  // Real ones would be handed addresses of no card.
+  setenv("COLLIMATE_CUBLASLT", "off", 0);
+  setenv("COLLIMATE_NCCL", "off", 0);
   cases::set_backends({cases::device_backend({.name = "cuda, emulated", .tiny_only = true})});
 #else
   if (cuda::device_count() == 0) {

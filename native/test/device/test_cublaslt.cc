@@ -3,7 +3,6 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -13,40 +12,20 @@
 #include "core/philox.h"
 #include "cuda/cublaslt.h"
 #include "cuda/gemm.h"
+#include "test/environment_variable.h"
 
 namespace collimate {
 namespace {
 
+const char* const kName = "COLLIMATE_CUBLASLT";
 #ifdef COLLIMATE_CUDA_EMULATED
 const char* const kLibrary = COLLIMATE_CUBLASLT_STAND_IN;
 #else
 const char* const kLibrary = "auto";
 #endif
 
-// COLLIMATE_CUBLASLT for as long as this lives.
-class Chosen {
- public:
-  explicit Chosen(const char* choice) {
-    const char* before = std::getenv(kName);
-    if (before != nullptr) before_ = before;
-    had_ = before != nullptr;
-    setenv(kName, choice, 1);
-  }
-  ~Chosen() {
-    if (had_)
-      setenv(kName, before_.c_str(), 1);
-    else
-      unsetenv(kName);
-  }
-
- private:
-  static constexpr const char* kName = "COLLIMATE_CUBLASLT";
-  std::string before_;
-  bool had_ = false;
-};
-
 bool has_library() {
-  const Chosen chosen(kLibrary);
+  const EnvironmentVariable chosen(kName, kLibrary);
   const std::string found = cuda::Device().cublaslt().description();
   if (found.rfind("cuBLASLt ", 0) == 0) return true;
   MESSAGE("skipped: " << found);
@@ -71,7 +50,7 @@ struct Shape {
 
 // c of a product whose operands lie `shift` values off an aligned address.
 std::vector<float> product(const char* library, const Shape& s, int64_t rows, int64_t shift = 0) {
-  const Chosen chosen(library);
+  const EnvironmentVariable chosen(kName, library);
   cuda::Device device;
   const auto values = [](int64_t count, uint64_t stream) {
     std::vector<float> result(static_cast<size_t>(count));
@@ -153,7 +132,7 @@ TEST_CASE("cuBLASLt: layers with adapters and their gradients are near those of 
   Pool pool(1);
   const cases::Backend backend = cases::device_backend({.name = "device"});
   const auto results = [&](const cases::Case& one, const char* library) {
-    const Chosen chosen(library);
+    const EnvironmentVariable chosen(kName, library);
     cases::Tensors tensors = one.make();
     backend.load(one, pool, tensors)();
     return tensors;
@@ -183,7 +162,7 @@ TEST_CASE("cuBLASLt: a shape that it has no algorithm for is left to our kernel"
 
 TEST_CASE("cuBLASLt: one that is asked for and missing is bad input that says what to do; off goes without") {
   try {
-    const Chosen chosen("/nowhere/libcublasLt.so");
+    const EnvironmentVariable chosen(kName, "/nowhere/libcublasLt.so");
     cuda::Device device;
     FAIL("expected a failure");
   } catch (const JobFailure& failure) {
@@ -192,7 +171,7 @@ TEST_CASE("cuBLASLt: one that is asked for and missing is bad input that says wh
     CHECK(words.find("COLLIMATE_CUBLASLT=/nowhere/libcublasLt.so") != std::string::npos);
     CHECK(words.find("set it to auto or off") != std::string::npos);
   }
-  const Chosen chosen("off");
+  const EnvironmentVariable chosen(kName, "off");
   CHECK(cuda::Device().cublaslt().description() == "own kernels (COLLIMATE_CUBLASLT=off)");
 }
 
