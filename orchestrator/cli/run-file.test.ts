@@ -390,6 +390,15 @@ describe('the plan', () => {
     expect(() => parseRunFile({ file: 'r', text: none })).toThrow(/checkpoints\.keep|keep/);
   });
 
+  test('ranks in bf16 where the file says so, in fp32 else', () => {
+    const recipe = (rank: string) =>
+      resolveRun(parseRunFile({ file: 'r', text: `${SIMULATED}rank: ${rank}\n` }), { baseFolder: '.' }).plan.recipes
+        .rank;
+    expect(recipe('{ precision: bf16 }')).toMatchObject({ precision: 'bf16' });
+    expect(recipe('{ beams: 60 }')).toMatchObject({ precision: 'fp32' });
+    expect(errorsOf(`${SIMULATED}rank: { precision: fp8 }\n`).join()).toContain('rank.precision');
+  });
+
   test('a width of the beam for each level reaches the recipe, and so does the number of compared prompts', () => {
     const text = `${SIMULATED}rank: { beams: [64, 100, 80, 50], searchLossPrompts: 0 }\n`;
     const { plan } = resolveRun(parseRunFile({ file: 'r', text }), { baseFolder: '.' });

@@ -102,7 +102,7 @@ export function defaultRecipes(
       precision: 'fp32',
       seed,
     },
-    rank: { beams: 50, topK: 50, scoreNormaliser: 'full', searchLossPrompts: 4 },
+    rank: { beams: 50, topK: 50, scoreNormaliser: 'full', searchLossPrompts: 4, precision: 'fp32' },
     dense: {
       layers: 2,
       dim: 64,

@@ -201,6 +201,8 @@ export type RankRecipe = {
   scoreNormaliser: 'full' | 'valid';
   /** Prompts of a shard whose lists are held against an exact search, so that the cost of pruning is known; 0 for none. */
   searchLossPrompts: number;
+  /** Of matrix products in ranking; as in `TuneRecipe`, but another choice than there is fine. */
+  precision: 'fp32' | 'bf16';
 };
 
 /** Values tried on the validation events; every combination is scored. */
