@@ -31,7 +31,7 @@ export const FIXED_SCHEDULES: Record<string, Schedule> = {
     { target: 'temporal', moment: { at: 'stage_done', stage: 'align_tasks' } },
   ]),
   'the newest checkpoint is damaged before a worker is killed': schedule([
-    { kind: 'flip', target: 'store', moment: { at: 'step', job: 'tune', step: 70 } },
+    { kind: 'flip', target: 'store', moment: { at: 'step', job: 'tune', step: 45 } },
   ]),
   'the controller is killed while ranking, a worker while publishing': schedule([
     { target: 'controller', moment: { at: 'rank_shard', shards: 2 } },
