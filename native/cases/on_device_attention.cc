@@ -73,7 +73,8 @@ ops::AttentionForward attention_args(OnDevice& t) {
           .k_stride = t.dim("qkv", 1),
           .v_stride = t.dim("qkv", 1),
           .out = t.f32("out"),
-          .log_sum_exp = t.f32("log_sum_exp")};
+          .log_sum_exp = t.f32("log_sum_exp"),
+          .bf16_products = t.number("bf16_products") != 0};
 }
 
 Run attention_forward(OnDevice& t) {

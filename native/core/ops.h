@@ -134,6 +134,8 @@ struct AttentionForward {
   int64_t q_stride = 0, k_stride = 0, v_stride = 0;
   float* out = nullptr;          // [T, H * D], contiguous
   float* log_sum_exp = nullptr;  // [T, H], for the backward, or null
+  // A device may round to bf16 what it multiplies; sums and the softmax stay fp32. The processor never does.
+  bool bf16_products = false;
 };
 void attention_forward(Pool& pool, const AttentionForward& args);
 

@@ -7,8 +7,9 @@
 // 2. The backward recomputes probabilities from the log-sum-exp. dq is summed by the queries' blocks, dk and dv by the
 //    keys' blocks over all query heads of their group in order: no sum crosses blocks.
 // 3. A warp owns 8 rows of its block; a lane is a key while scores are made, and columns lane, lane + 32, ... after.
-// Written for exactness first: products are fp32 multiply-adds, not tensor cores.
+// Written for exactness first: products are fp32 multiply-adds. Runs in bf16 go to attention_bf16.cu.
 #include "core/failure.h"
+#include "cuda/attention_rows.h"
 #include "cuda/launch.h"
 #include "cuda/math.h"
 #include "cuda/ops.h"
@@ -17,32 +18,6 @@ namespace collimate::cuda {
 namespace {
 
 constexpr int kTile = 32, kThreads = 128, kRowsPerWarp = 8;
-constexpr float kMasked = -1e30f;
-
-// The ops' arguments, with the number of rows beside them: a kernel cannot read the host's offsets.
-struct AttentionForward {
-  ops::AttentionForward args;
-  int64_t rows = 0;
-};
-struct AttentionBackward {
-  AttentionForward forward;
-  const float* dout = nullptr;
-  float* dq = nullptr;
-  float* dk = nullptr;
-  float* dv = nullptr;
-};
-
-AttentionForward for_kernels(const ops::AttentionForward& args) { return {args, args.offsets.back()}; }
-
-// Rows of the key side that query row `row` may see: [first, row].
-__device__ __forceinline__ int64_t first_key(const AttentionForward& f, int64_t row) {
-  const int64_t begin = f.args.first_row[row];
-  const int64_t by_window = f.args.window > 0 ? row - f.args.window + 1 : begin;
-  return by_window > begin ? by_window : begin;
-}
-__device__ __forceinline__ bool sees(const AttentionForward& f, int64_t row, int64_t key) {
-  return key <= row && key >= first_key(f, row);
-}
 
 // to[i, c] = x[(row + i) * stride + column + c] for rows below `rows`, 0 beyond; `to` has rows of `pitch`.
 __device__ __forceinline__ void load_tile(float* to, int pitch, const float* x, int64_t stride, int64_t row,
@@ -74,7 +49,7 @@ __global__ void __launch_bounds__(kThreads) forward_tile(AttentionForward f) {
   float top[kRowsPerWarp], total[kRowsPerWarp], out[kRowsPerWarp][kColumns] = {};
   COLLIMATE_UNROLL
   for (int r = 0; r < kRowsPerWarp; ++r) {
-    top[r] = kMasked;
+    top[r] = kMaskedScore;
     total[r] = 0.0f;
   }
   const int64_t last = query + kTile < rows ? query + kTile : rows;
@@ -89,8 +64,8 @@ __global__ void __launch_bounds__(kThreads) forward_tile(AttentionForward f) {
       if (row >= rows) continue;
       const bool seen = sees(f, row, key + lane);
       const float score = a.scale * dot_rows(q + (warp * kRowsPerWarp + r) * pitch, k + lane * pitch, dim);
-      const float highest = warp_largest(seen ? score : kMasked);
-      if (highest == kMasked) continue;  // nothing of this tile, for the whole warp
+      const float highest = warp_largest(seen ? score : kMaskedScore);
+      if (highest == kMaskedScore) continue;  // nothing of this tile, for the whole warp
       const float higher = highest > top[r] ? highest : top[r];
       const float shrink = exp_f32(top[r] - higher);
       const float weight = seen ? exp_f32(score - higher) : 0.0f;
@@ -188,13 +163,6 @@ __global__ void __launch_bounds__(kThreads) query_gradient(AttentionBackward b, 
   }
 }
 
-// The last row that sees a key, and one more.
-__device__ __forceinline__ int64_t end_of_queries(const AttentionForward& f, int64_t key) {
-  const int64_t end = f.args.end_row[key];
-  const int64_t by_window = f.args.window > 0 ? key + f.args.window : end;
-  return by_window < end ? by_window : end;
-}
-
 template <int kColumns>
 __global__ void __launch_bounds__(kThreads) key_gradient(AttentionBackward b, const float* delta) {
   const AttentionForward& f = b.forward;
@@ -277,7 +245,14 @@ Launch tiles_of(const AttentionForward& f, int64_t heads, int64_t tiles) {
 
 }  // namespace
 
+void output_projections(Device& device, const AttentionBackward& args, float* delta) {
+  const int64_t items = args.forward.rows * args.forward.args.heads;
+  launch(device, "attention_backward", {blocks_for(items, kThreads / kWarpSize), kThreads}, output_projection, args,
+         delta);
+}
+
 void attention_forward(Device& device, const ops::AttentionForward& args) {
+  if (is_for_tensor_cores(args)) return attention_forward_bf16(device, args);
   const AttentionForward f = for_kernels(args);
   with_columns(f.args.head_dim, [&](auto columns) {
     launch(device, "attention_forward", tiles_of(f, f.args.heads, 3), forward_tile<columns()>, f);
@@ -285,12 +260,11 @@ void attention_forward(Device& device, const ops::AttentionForward& args) {
 }
 
 void attention_backward(Device& device, const ops::AttentionBackward& args) {
-  const AttentionBackward b{for_kernels(args.forward), args.dout, args.dq, args.dk, args.dv};
+  if (is_for_tensor_cores(args.forward)) return attention_backward_bf16(device, args);
+  const AttentionBackward b = for_kernels(args);
   const AttentionForward& f = b.forward;
-  const int64_t items = f.rows * f.args.heads;
-  float* delta = device.scratch<float>(items);
-  launch(device, "attention_backward", {blocks_for(items, kThreads / kWarpSize), kThreads}, output_projection, b,
-         delta);
+  float* delta = device.scratch<float>(f.rows * f.args.heads);
+  output_projections(device, b, delta);
   with_columns(f.args.head_dim, [&](auto columns) {
     launch(device, "attention_backward", tiles_of(f, f.args.heads, 4), query_gradient<columns()>, b, delta);
     launch(device, "attention_backward", tiles_of(f, f.args.kv_heads, 4), key_gradient<columns()>, b, delta);

@@ -11,6 +11,7 @@
 #include "cuda/launch.h"
 #include "cuda/linear_bf16.h"
 #include "cuda/row_sums.h"
+#include "cuda/scratch_layout.h"
 #include "cuda/warp_matrix.h"
 
 namespace collimate::cuda {
@@ -104,25 +105,6 @@ void spread(Device& device, const LowRank& low, const AdapterPlaces& adapters) {
          adapters);
 }
 
-// Arrays side by side in the device's scratch memory.
-class ScratchLayout {
- public:
-  template <typename T>
-  int64_t add(int64_t count) {
-    const int64_t at = bytes_;
-    bytes_ += (count * static_cast<int64_t>(sizeof(T)) + 255) / 256 * 256;
-    return at;
-  }
-  int64_t bytes() const { return bytes_; }
-
- private:
-  int64_t bytes_ = 0;
-};
-template <typename T>
-T* at(unsigned char* base, int64_t offset) {
-  return reinterpret_cast<T*>(base + offset);
-}
-
 // Blocks that the sum of a gradient over `k` rows is cut into: two tiles for each multiprocessor of a large card, but
 // no block below 256 rows.
 int64_t gradient_blocks(int64_t m, int64_t n, int64_t k) {
@@ -202,7 +184,7 @@ void bf16_linear_forward(Device& device, const ops::Bf16LinearForward& args) {
   ScratchLayout layout;
   const int64_t wide_at = layout.add<uint16_t>(rows * stride), low_at = layout.add<float>(rows * room);
   unsigned char* base = device.scratch<unsigned char>(layout.bytes());
-  uint16_t* wide = at<uint16_t>(base, wide_at);  // [x, x Aᵀ]
+  uint16_t* wide = array_at<uint16_t>(base, wide_at);  // [x, x Aᵀ]
   round_rows(device, {.rows = rows,
                       .width = in,
                       .from = args.x,
@@ -213,7 +195,7 @@ void bf16_linear_forward(Device& device, const ops::Bf16LinearForward& args) {
   if (!args.adapters.empty()) {
     AdapterPlaces places = places_of(args.adapters);
     for (int i = 0; i < places.count; ++i) places.place[i].low = args.adapters[static_cast<size_t>(i)].xa;
-    float* low = at<float>(base, low_at);
+    float* low = array_at<float>(base, low_at);
     gemm_bf16(device, {.transpose_b = true,
                        .m = rows,
                        .n = room,
@@ -256,7 +238,7 @@ void bf16_linear_backward(Device& device, const ops::Bf16LinearBackward& args) {
   const int64_t dwide_at = layout.add<uint16_t>(rows * dstride), low_at = layout.add<float>(rows * room);
   const int64_t wide_at = layout.add<uint16_t>(is_trained ? rows * stride : 0), partial_at = layout.add<float>(partial);
   unsigned char* base = device.scratch<unsigned char>(layout.bytes());
-  uint16_t* dwide = at<uint16_t>(base, dwide_at);  // [dy, dy B]
+  uint16_t* dwide = array_at<uint16_t>(base, dwide_at);  // [dy, dy B]
   round_rows(device, {.rows = rows,
                       .width = out,
                       .from = args.dy,
@@ -265,7 +247,7 @@ void bf16_linear_backward(Device& device, const ops::Bf16LinearBackward& args) {
                       .to_stride = dstride,
                       .filled = dstride});
   if (!args.adapters.empty()) {
-    float* low = at<float>(base, low_at);
+    float* low = array_at<float>(base, low_at);
     gemm_bf16(device, {.m = rows,
                        .n = room,
                        .k = out,
@@ -287,8 +269,8 @@ void bf16_linear_backward(Device& device, const ops::Bf16LinearBackward& args) {
                      .c = args.dx,
                      .ldc = args.dx_stride});
   if (!is_trained) return;
-  uint16_t* wide = at<uint16_t>(base, wide_at);  // [x, x Aᵀ]
-  float* sums = at<float>(base, partial_at);
+  uint16_t* wide = array_at<uint16_t>(base, wide_at);  // [x, x Aᵀ]
+  float* sums = array_at<float>(base, partial_at);
   round_rows(device, {.rows = rows,
                       .width = in,
                       .from = args.x,

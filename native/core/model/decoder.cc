@@ -112,7 +112,8 @@ ops::AttentionForward Decoder::attention_args(const Pass& pass, const Layer& lay
           .k_stride = c.qkv_dim(),
           .v_stride = c.qkv_dim(),
           .out = layer.attended,
-          .log_sum_exp = layer.log_sum_exp};
+          .log_sum_exp = layer.log_sum_exp,
+          .bf16_products = weights_.is_bf16()};
 }
 
 }  // namespace collimate

@@ -61,7 +61,7 @@ class Decoder {
     float hidden_length = 0.0f;
   };
   // Runs where the weights are. In bf16 the products of linear layers and of the head are of bf16 values, on a device
-  // those of weight gradients too; attention and all else stay fp32. `positions`: longest sequence that will come.
+  // those of weight gradients and of attention too; all else stays fp32. `positions`: longest sequence that will come.
   // Weights are read at each call, so an update is seen at once.
   Decoder(const DecoderWeights& weights, int64_t positions, const Options& options);
   Decoder(const DecoderWeights& weights, int64_t positions) : Decoder(weights, positions, Options()) {}

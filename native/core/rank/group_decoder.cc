@@ -129,7 +129,8 @@ void GroupDecoder::prefill(std::span<const Prompt> prompts) {
                                 .q_stride = config_.qkv_dim(),
                                 .k_stride = config_.qkv_dim(),
                                 .v_stride = config_.qkv_dim(),
-                                .out = attention_.data()});
+                                .out = attention_.data(),
+                                .bf16_products = weights_.is_bf16()});
     finish_layer({layer, rows});
   }
   // The last layer's output is needed at the last position only: keys and values now, the rest for all users at once.
