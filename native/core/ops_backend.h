@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <utility>
@@ -35,6 +36,14 @@ class OpsBackend {
   virtual void copy(void* to, const void* from, int64_t bytes) = 0;
   virtual void zero(void* memory, int64_t bytes) = 0;
   virtual void synchronize() = 0;
+
+  // What a backend keeps of a sequence of ops, to start them at once the next time. It may not outlive the backend.
+  struct Recording {
+    virtual ~Recording() = default;
+  };
+  // Runs `body`, which only calls ops and copy() and zero(): for one recording the same ones with the same arguments
+  // each time. The values that they find in memory may differ.
+  virtual void run_recorded(std::unique_ptr<Recording>& recording, const std::function<void()>& body) = 0;
 
   // Null where it has no bf16 products; `source` lies on the host.
   virtual std::unique_ptr<ops::PackedMatrix> pack(const ops::PackedMatrix::Source& source) = 0;

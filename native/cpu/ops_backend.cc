@@ -27,6 +27,8 @@ class ProcessorOps final : public OpsBackend {
   void zero(void* memory, int64_t bytes) override { std::memset(memory, 0, static_cast<size_t>(bytes)); }
   void synchronize() override {}
 
+  void run_recorded(std::unique_ptr<Recording>&, const std::function<void()>& body) override { body(); }
+
   std::unique_ptr<ops::PackedMatrix> pack(const ops::PackedMatrix::Source& source) override {
     if (bf16_unit() == Bf16Unit::none) return nullptr;
     auto matrix = std::make_unique<ops::Bf16Matrix>();

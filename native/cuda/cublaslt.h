@@ -31,6 +31,7 @@ class CublasLt {
 
   // False, with nothing done, where the product is not cuBLASLt's.
   bool multiply(Device& device, const Bf16Product& product);
+  bool is_used() const { return library_ != nullptr; }
   // "cuBLASLt 13.0.2", or why there is none.
   const std::string& description() const { return description_; }
 

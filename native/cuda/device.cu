@@ -153,6 +153,7 @@ void* Device::scratch_bytes(size_t bytes) {
     }
     scratch_ = allocate(bytes);
     scratch_size_ = bytes;
+    ++scratch_generation_;
   }
   return scratch_;
 }

@@ -55,6 +55,8 @@ class Device {
   // Whether all that was called has come to its end.
   bool is_idle() const;
 
+  // Another number after each move of the scratch memory.
+  uint64_t scratch_generation() const { return scratch_generation_; }
   // Memory for the partial results of the op being called.
   template <typename T>
   T* scratch(int64_t count) {
@@ -70,6 +72,7 @@ class Device {
   int multiprocessors_ = 0;
   void* scratch_ = nullptr;
   size_t scratch_size_ = 0;
+  uint64_t scratch_generation_ = 0;
   std::unique_ptr<CublasLt> cublaslt_;
 };
 

@@ -2,11 +2,17 @@
 #include "cuda/linear_bf16.h"
 #include "cuda/ops.h"
 #include "cuda/ops_backend.h"
+#include "cuda/recorded_work.h"
 
 namespace collimate::cuda {
 namespace {
 
 size_t size(int64_t bytes) { return static_cast<size_t>(bytes); }
+
+struct Recorded final : OpsBackend::Recording {
+  explicit Recorded(Device& device) : work(device) {}
+  RecordedWork work;
+};
 
 class DeviceOps final : public OpsBackend {
  public:
@@ -21,6 +27,11 @@ class DeviceOps final : public OpsBackend {
   void copy(void* to, const void* from, int64_t bytes) override { device_.copy(to, from, size(bytes)); }
   void zero(void* memory, int64_t bytes) override { device_.zero(memory, size(bytes)); }
   void synchronize() override { device_.synchronize(); }
+
+  void run_recorded(std::unique_ptr<Recording>& recording, const std::function<void()>& body) override {
+    if (!recording) recording = std::make_unique<Recorded>(device_);
+    static_cast<Recorded&>(*recording).work.run(body);
+  }
 
   std::unique_ptr<ops::PackedMatrix> pack(const ops::PackedMatrix::Source& source) override {
     return std::make_unique<Bf16Matrix>(device_, there(source, 0));

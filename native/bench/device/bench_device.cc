@@ -8,6 +8,7 @@
 // 4. Rows for clustering repeat a block of 64 k random ones: a row costs the same wherever it lies.
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <string>
@@ -18,6 +19,7 @@
 #include "core/philox.h"
 #include "core/sequence_bounds.h"
 #include "cuda/clustering.h"
+#include "cuda/cublaslt.h"
 #include "cuda/gemm.h"
 #include "cuda/ops.h"
 #include "cuda/ops_backend.h"
@@ -147,8 +149,13 @@ void bench_clustering(Device& device, const char* what, int64_t count, int64_t d
          {kLevels * scores, row_bytes}, peaks);
 }
 
-void bench_attention(Device& device, const char* what, int64_t sequences, int64_t length, int64_t heads,
-                     int64_t kv_heads, int64_t dim, const Peaks& peaks) {
+struct AttentionShape {
+  const char* what;
+  int64_t sequences, length, heads, kv_heads, dim;
+  bool bf16;
+};
+void bench_attention(Device& device, const AttentionShape& shape, const Peaks& peaks) {
+  const auto [what, sequences, length, heads, kv_heads, dim, bf16] = shape;
   const int64_t rows = sequences * length, width = (heads + 2 * kv_heads) * dim;
   std::vector<int64_t> offsets;
   for (int64_t row = 0; row <= rows; row += length) offsets.push_back(row);
@@ -171,12 +178,13 @@ void bench_attention(Device& device, const char* what, int64_t sequences, int64_
                                       .k_stride = width,
                                       .v_stride = width,
                                       .out = out.data(),
-                                      .log_sum_exp = lse.data()};
+                                      .log_sum_exp = lse.data(),
+                                      .bf16_products = bf16};
   const double pairs = static_cast<double>(rows * heads) * 0.5 * static_cast<double>(length + 1);
   const double bytes = 4.0 * static_cast<double>(rows * (width + heads * dim));
   report(std::string("attention forward, ") + what,
          median_seconds(device, [&] { cuda::attention_forward(device, forward); }),
-         {4.0 * pairs * static_cast<double>(dim), bytes, true}, peaks);
+         {4.0 * pairs * static_cast<double>(dim), bytes, !bf16}, peaks);
   report(std::string("attention backward, ") + what,
          median_seconds(device,
                         [&] {
@@ -186,7 +194,52 @@ void bench_attention(Device& device, const char* what, int64_t sequences, int64_
                                                             .dk = dqkv.data() + heads * dim,
                                                             .dv = dqkv.data() + (heads + kv_heads) * dim});
                         }),
-         {10.0 * pairs * static_cast<double>(dim), 2 * bytes, true}, peaks);
+         {10.0 * pairs * static_cast<double>(dim), 2 * bytes, !bf16}, peaks);
+}
+
+// A step of a group of users: 20 hypotheses each over a prompt of their user, and two steps.
+void bench_decode_attention(Device& device, const AttentionShape& shape, const Peaks& peaks) {
+  constexpr int64_t kBeams = 20, kSteps = 2;
+  const auto [what, users, prompt, heads, kv_heads, dim, bf16] = shape;
+  const int64_t kv_dim = kv_heads * dim, rows = users * kBeams;
+  const auto floats = [&](int64_t count, uint64_t stream) {
+    return DeviceArray<float>(device, std::span<const float>(normal_values(count, stream)));
+  };
+  const auto whole = [&](int64_t count, int32_t value) {
+    return DeviceArray<int32_t>(device, std::vector<int32_t>(static_cast<size_t>(count), value));
+  };
+  const auto q = floats(rows * heads * dim, 5), prompt_kv = floats(users * 2 * prompt * kv_dim, 6),
+             step_kv = floats(kSteps * 2 * rows * kv_dim, 7);
+  const auto live = whole(users, kBeams), prompt_rows = whole(users, static_cast<int32_t>(prompt)),
+             step_rows = whole(kSteps, kBeams), ancestors = whole(rows * kSteps, 3);
+  DeviceArray<float> out(device, rows * heads * dim);
+  const ops::GroupAttention args{.users = users,
+                                 .rows = kBeams,
+                                 .heads = heads,
+                                 .kv_heads = kv_heads,
+                                 .head_dim = dim,
+                                 .scale = 0.1f,
+                                 .q = q.data(),
+                                 .q_stride = heads * dim,
+                                 .live = live.data(),
+                                 .prompt_rows = prompt_rows.data(),
+                                 .prompt_k = prompt_kv.data(),
+                                 .prompt_v = prompt_kv.data() + prompt * kv_dim,
+                                 .prompt_stride = 2 * prompt * kv_dim,
+                                 .prompt_max = prompt,
+                                 .steps = kSteps,
+                                 .step_k = step_kv.data(),
+                                 .step_v = step_kv.data() + rows * kv_dim,
+                                 .step_stride = 2 * rows * kv_dim,
+                                 .step_rows = step_rows.data(),
+                                 .ancestors = ancestors.data(),
+                                 .ancestors_user_stride = kBeams * kSteps,
+                                 .out = out.data()};
+  report(std::string("attention of a decoding step, ") + what,
+         median_seconds(device, [&] { cuda::decode_attention(device, args); }),
+         {4.0 * static_cast<double>(rows * heads * (prompt + kSteps) * dim),
+          4.0 * static_cast<double>(2 * users * prompt * kv_dim + 2 * rows * heads * dim), true},
+         peaks);
 }
 
 constexpr DecoderConfig::Shape k8B{.layers = 32, .dim = 4096, .heads = 32, .kv_heads = 8, .ffn_dim = 14336};
@@ -233,12 +286,19 @@ int main(int argc, char** argv) {
   }
   Device device;
   const Peaks peaks = measure(device);
-  std::printf("{\"device\":\"%s\",\"architecture\":\"%s\",\"copy_gb_s\":%.0f}\n", device.name().c_str(),
-              device.architecture().c_str(), peaks.copy_gb_s);
+  std::printf("{\"device\":\"%s\",\"architecture\":\"%s\",\"products\":\"%s\",\"copy_gb_s\":%.0f}\n",
+              device.name().c_str(), device.architecture().c_str(), device.cublaslt().description().c_str(),
+              peaks.copy_gb_s);
   const auto wanted = [&](const char* name) { return std::string(name).find(only) != std::string::npos; };
   if (wanted("product")) {
     const double flop = 2.0 * 8192.0 * 8192.0 * 8192.0, bytes = 3.0 * 4 * 8192.0 * 8192.0;
     report("product bf16, 8192^3", product_seconds(device, 8192, true), {flop, bytes}, peaks);
+    if (device.cublaslt().is_used()) {
+      setenv("COLLIMATE_CUBLASLT", "off", 1);
+      Device without;
+      unsetenv("COLLIMATE_CUBLASLT");
+      report("product bf16, 8192^3, own kernel", product_seconds(without, 8192, true), {flop, bytes}, peaks);
+    }
     report("product fp32, 8192^3", product_seconds(device, 8192, false), {flop, bytes, true}, peaks);
   }
   if (wanted("clustering")) {
@@ -246,8 +306,15 @@ int main(int argc, char** argv) {
     bench_clustering(device, "10 M x 64", 10'000'000, 64, peaks);
   }
   if (wanted("attention")) {
-    bench_attention(device, "8B shape, 16 x 512", 16, 512, 32, 8, 128, peaks);
-    bench_attention(device, "scratch shape, 1024 x 128", 1024, 128, 8, 8, 32, peaks);
+    for (const bool bf16 : {true, false}) {
+      bench_attention(device, {bf16 ? "8B shape, 16 x 512, bf16" : "8B shape, 16 x 512", 16, 512, 32, 8, 128, bf16},
+                      peaks);
+      bench_attention(
+          device, {bf16 ? "scratch shape, 1024 x 128, bf16" : "scratch shape, 1024 x 128", 1024, 128, 8, 8, 32, bf16},
+          peaks);
+    }
+    bench_decode_attention(device, {"8B shape, 64 users, prompt 512", 64, 512, 32, 8, 128, false}, peaks);
+    bench_decode_attention(device, {"scratch shape, 64 users, prompt 64", 64, 64, 8, 8, 32, false}, peaks);
   }
   if (wanted("scratch model")) {
     bench_training({"full training, scratch, 512 x 128", bench::kScratchShape, 2048, false,

@@ -10,6 +10,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 results=${1:-build/device-results}
 mkdir -p "$results"
 
+# The libraries that PyTorch brings, where the system has none.
+wheels=$(python3 -c 'import glob, nvidia; print(":".join(glob.glob(nvidia.__path__[0] + "/*/lib")))' 2> /dev/null || true)
+if [[ -n $wheels ]]; then export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$wheels; fi
+
 options=(-S native -B build/device -G Ninja -DCMAKE_BUILD_TYPE=Release -DCOLLIMATE_CUDA=ON)
 if [[ -d build/headers ]]; then
   options+=("-DNLOHMANN_JSON_INCLUDE=$PWD/build/headers" "-DDOCTEST_INCLUDE=$PWD/build/headers")

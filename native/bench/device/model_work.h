@@ -63,7 +63,7 @@ inline TrainingRate time_training(const TrainingCase& work, OpsBackend& backend,
     const double begin = seconds_now();
     reducer.compute(1, [&](const LaneReducer::Lane& lane) -> std::vector<double> {
       return {decoder.forward_backward(lanes[static_cast<size_t>(lane.number)],
-                                       {.loss_scale = scale, .gradient = lane.gradient})};
+                                       {.loss_scale = scale, .gradient = lane.gradient, .gradient_is_zero = true})};
     });
     const LaneReducer::Result sum = reducer.reduce(step, 0);
     rate.loss = sum.scalars[0] * static_cast<double>(scale);

@@ -103,6 +103,7 @@ class DenseTrainer : public LanedModel {
                                                       .step = state_.step,
                                                       .lane = lane.number},
                                           .gradient = lane.gradient,
+                                          .gradient_is_zero = true,
                                           .seconds = &passes});
     seconds.forward += passes.forward;
     seconds.backward += passes.backward;

@@ -137,6 +137,7 @@ class Tuner : public LanedModel {
                                                       .step = state_.step,
                                                       .lane = lane.number},
                                           .gradient = lane.gradient,
+                                          .gradient_is_zero = true,
                                           .preference_beta = recipe_.preference_beta,
                                           .label_losses = label_losses,
                                           .seconds = &passes});

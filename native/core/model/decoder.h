@@ -74,6 +74,7 @@ class Decoder {
     float loss_scale = 1.0f;
     DropoutSpec dropout{};
     std::span<float> gradient;
+    bool gradient_is_zero = false;  // as a lane's is at first: then a device's simply takes its place
     double preference_beta = 0.1;
     std::span<double> label_losses{};  // [N], or empty: filled with the sum's terms; a group's is at its first label
     PassSeconds* seconds = nullptr;    // added to, unless null

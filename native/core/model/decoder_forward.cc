@@ -354,7 +354,8 @@ std::vector<float> Decoder::hidden_states(const PackedBatch& batch) {
   return hidden;
 }
 
-// On the host the caller's gradient is added to in place; a device makes one of its own, which is then added.
+// On the host the caller's gradient is added to in place; a device makes one of its own, which is then added
+// or, where nothing is there yet, copied.
 void Decoder::begin_gradient(Pass& pass) {
   if (backend_.is_host()) {
     pass.gradient = pass.args->gradient.data();
@@ -372,6 +373,10 @@ void Decoder::begin_gradient(Pass& pass) {
 void Decoder::collect_gradient(const Pass& pass) {
   if (backend_.is_host()) return;
   const std::span<float> to = pass.args->gradient;
+  if (pass.args->gradient_is_zero) {
+    gradient_.download(to);
+    return;
+  }
   collected_.resize(to.size());
   gradient_.download(collected_);
   for (size_t i = 0; i < to.size(); ++i) to[i] += collected_[i];

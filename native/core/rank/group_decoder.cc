@@ -222,15 +222,20 @@ const float* GroupDecoder::step(int64_t rows, std::span<const std::span<const Hy
   live_there_ = live_.place();
   step_rows_there_ = step_rows_.place();
   ancestors_there_ = ancestors_.place();
-  embed(all, tokens_.place());
-  for (int64_t layer = 0; layer < config_.layers; ++layer) {
-    norm(all, numbers(layer).attention_norm, layer > 0);
-    project_qkv({layer, all});
-    keep_step_kv({layer, all});
-    attend(layer, rows, qkv_.data(), config_.qkv_dim());
-    finish_layer({layer, all});
-  }
-  return final_hidden(all);
+  tokens_.place();
+  // The same for every group.
+  backend_.run_recorded(step_recordings_[{steps_, rows}], [&] {
+    embed(all, tokens_.placed());
+    for (int64_t layer = 0; layer < config_.layers; ++layer) {
+      norm(all, numbers(layer).attention_norm, layer > 0);
+      project_qkv({layer, all});
+      keep_step_kv({layer, all});
+      attend(layer, rows, qkv_.data(), config_.qkv_dim());
+      finish_layer({layer, all});
+    }
+    final_hidden(all);
+  });
+  return h_.data();
 }
 
 // Row i of this step sees what its parent saw, and itself.

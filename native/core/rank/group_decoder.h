@@ -10,7 +10,10 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "core/model/decoder_weights.h"
@@ -125,6 +128,8 @@ class GroupDecoder {
                 *step_rows_there_ = nullptr, *ancestors_there_ = nullptr;
   // Scratch, for max(prefill_rows, users * rows_max) rows.
   BackendArray<float> x_, delta_, h_, qkv_, attention_, gate_up_, act_, scores_;
+  // Of the ops of a step, by its number and the rows of a user.
+  std::map<std::pair<int64_t, int64_t>, std::unique_ptr<OpsBackend::Recording>> step_recordings_;
 };
 
 }  // namespace collimate

@@ -127,6 +127,7 @@ enum cudaError_t {
   cudaErrorNvlinkUncorrectable = 220,
   cudaErrorDevicesUnavailable = 46,
   cudaErrorNotReady = 600,
+  cudaErrorStreamCaptureUnsupported = 900,
   cudaErrorIllegalAddress = 700,
   cudaErrorLaunchTimeout = 702,
   cudaErrorAssert = 710,
@@ -168,6 +169,16 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total);
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
 cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t stream);
 cudaError_t cudaGetLastError();
+struct EmulatedGraph;
+using cudaGraph_t = EmulatedGraph*;
+using cudaGraphExec_t = EmulatedGraph*;
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* made, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph);
 const char* cudaGetErrorName(cudaError_t error);
 const char* cudaGetErrorString(cudaError_t error);
 template <typename Kernel>
@@ -176,9 +187,15 @@ cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
 }
 template <typename... Expected, typename... Given>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Expected...), Given&&... given) {
-  collimate::simt::run_grid({.grid = {config->gridDim.x, config->gridDim.y, config->gridDim.z},
-                             .block = {config->blockDim.x, config->blockDim.y, config->blockDim.z},
-                             .shared_bytes = config->dynamicSmemBytes},
-                            [&] { kernel(static_cast<Expected>(given)...); });
+  const auto run = [shape = *config, kernel](const Expected&... values) {
+    collimate::simt::run_grid({.grid = {shape.gridDim.x, shape.gridDim.y, shape.gridDim.z},
+                               .block = {shape.blockDim.x, shape.blockDim.y, shape.blockDim.z},
+                               .shared_bytes = shape.dynamicSmemBytes},
+                              [&] { kernel(values...); });
+  };
+  if (collimate::simt::is_recording())
+    collimate::simt::record([run, ... values = static_cast<Expected>(given)] { run(values...); });
+  else
+    run(static_cast<Expected>(given)...);
   return cudaSuccess;
 }

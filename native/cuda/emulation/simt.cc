@@ -213,6 +213,17 @@ unsigned ballot(bool predicate) {
 
 }  // namespace collimate::simt
 
+// What a recording holds; the calls run again in order.
+struct EmulatedGraph {
+  std::vector<std::function<void()>> calls{};
+  bool is_spoilt = false;
+};
+namespace {
+thread_local std::unique_ptr<EmulatedGraph> recording;
+}
+bool collimate::simt::is_recording() { return recording != nullptr; }
+void collimate::simt::record(std::function<void()> call) { recording->calls.push_back(std::move(call)); }
+
 constexpr int kDevices = 4;
 cudaError_t cudaGetDeviceCount(int* count) {
   *count = kDevices;
@@ -228,9 +239,16 @@ cudaError_t cudaStreamCreate(cudaStream_t* stream) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+// What may not be recorded also spoils the recording.
+cudaError_t unless_recording() {
+  if (!recording) return cudaSuccess;
+  recording->is_spoilt = true;
+  return cudaErrorStreamCaptureUnsupported;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return unless_recording(); }
 cudaError_t cudaStreamQuery(cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
+  if (const cudaError_t error = unless_recording(); error != cudaSuccess) return error;
   *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
   if (!*memory) return cudaErrorMemoryAllocation;
   std::memset(*memory, 0xff, bytes);
@@ -248,14 +266,52 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   *free = *total = size_t{1} << 30;
   return cudaSuccess;
 }
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
-  if (bytes > 0) std::memcpy(to, from, bytes);
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
+  const auto copy = [=] {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+  };
+  if (kind != cudaMemcpyDeviceToDevice) {
+    if (const cudaError_t error = unless_recording(); error != cudaSuccess) return error;
+  }
+  if (recording)
+    recording->calls.push_back(copy);
+  else
+    copy();
   return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t) {
-  std::memset(memory, value, bytes);
+  const auto set = [=] { std::memset(memory, value, bytes); };
+  if (recording)
+    recording->calls.push_back(set);
+  else
+    set();
   return cudaSuccess;
 }
+cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
+  if (recording) return cudaErrorStreamCaptureUnsupported;
+  recording = std::make_unique<EmulatedGraph>();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
+  const auto ended = std::move(recording);
+  *graph = nullptr;
+  if (!ended || ended->is_spoilt) return cudaErrorStreamCaptureUnsupported;
+  *graph = new EmulatedGraph(*ended);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* made, cudaGraph_t graph, unsigned long long) {
+  *made = new EmulatedGraph(*graph);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
+  for (const auto& call : graph->calls) call();
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) { return cudaGraphDestroy(graph); }
 cudaError_t cudaGetLastError() { return cudaSuccess; }
 const char* cudaGetErrorName(cudaError_t error) {
   return error == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation" : "cudaErrorInvalidDevice";

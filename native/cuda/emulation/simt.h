@@ -54,4 +54,8 @@ T exchange(T value, const Source& source) {
 }
 unsigned ballot(bool predicate);
 
+// ---- recording, as by stream capture: of the calling thread ----
+bool is_recording();
+void record(std::function<void()> call);
+
 }  // namespace collimate::simt

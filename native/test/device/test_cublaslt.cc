@@ -26,10 +26,9 @@ const char* const kLibrary = "auto";
 
 bool has_library() {
   const EnvironmentVariable chosen(kName, kLibrary);
-  const std::string found = cuda::Device().cublaslt().description();
-  if (found.rfind("cuBLASLt ", 0) == 0) return true;
-  MESSAGE("skipped: " << found);
-  return false;
+  const cuda::Device device;
+  if (!device.cublaslt().is_used()) MESSAGE("skipped: " << device.cublaslt().description());
+  return device.cublaslt().is_used();
 }
 
 // How many products the stand-in has made; on a card unknown, and taken as one more each time.

@@ -96,6 +96,18 @@ TEST_CASE("rank on a device: a list does not depend on the shard, nor on the oth
   CHECK(row(among_others.scores, 6) != row(whole.scores, 6));
 }
 
+TEST_CASE("rank on a device: groups whose steps are started from a recording get the processor's lists") {
+  Pool pool(2);
+  const auto here = ops_on_processor(pool), there = cuda::ops_on_device(0);
+  const Model model = rank_test::make_model({.items = 40, .width = 6}, 25);
+  // Three groups: the first runs its steps, the second records them. The last is short.
+  std::vector<int64_t> lengths;
+  for (int64_t i = 0; i < 2 * kDeviceGroupUsers + 5; ++i) lengths.push_back(1 + i * 7 % 11);
+  const Prompts prompts = rank_test::make_prompts(model, lengths, 8);
+  const Asked asked{.beam = {.beams = 4, .top_k = 4}};
+  check_lists(rank(model, prompts, *there, asked), rank(model, prompts, *here, asked));
+}
+
 TEST_CASE("rank on a device in bf16: scores near those of fp32") {
   const auto there = cuda::ops_on_device(0);
   const Model model = rank_test::make_model({.items = 20, .width = 5}, 24);
