@@ -45,7 +45,7 @@ class OpsBackend {
   // each time. The values that they find in memory may differ.
   virtual void run_recorded(std::unique_ptr<Recording>& recording, const std::function<void()>& body) = 0;
 
-  // Null where it has no bf16 products; `source` lies on the host.
+  // Null where it has no such products; `source` lies on the host.
   virtual std::unique_ptr<ops::PackedMatrix> pack(const ops::PackedMatrix::Source& source) = 0;
   // When only rows from `first_row` on have changed.
   virtual void pack_again(ops::PackedMatrix& matrix, const ops::PackedMatrix::Source& source, int64_t first_row) = 0;

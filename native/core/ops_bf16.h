@@ -19,6 +19,7 @@ struct PackedMatrix {
     int64_t out = 0, in = 0;
     float factor = 1.0f;
     int64_t room = 0;  // the ranks of the adapters that it will be used with
+    bool fp8 = false;  // a device multiplies x and dy by it in eight bits; a processor cannot
   };
   virtual ~PackedMatrix() = default;
 };

@@ -30,7 +30,7 @@ class ProcessorOps final : public OpsBackend {
   void run_recorded(std::unique_ptr<Recording>&, const std::function<void()>& body) override { body(); }
 
   std::unique_ptr<ops::PackedMatrix> pack(const ops::PackedMatrix::Source& source) override {
-    if (bf16_unit() == Bf16Unit::none) return nullptr;
+    if (bf16_unit() == Bf16Unit::none || source.fp8) return nullptr;
     auto matrix = std::make_unique<ops::Bf16Matrix>();
     matrix->pack(pool_, source);
     return matrix;

@@ -70,10 +70,10 @@ namespace {
 
 // Values of the library's enumerations.
 constexpr int kSuccess = 0;
-constexpr int kTypeFp32 = 0, kTypeBf16 = 14, kComputeFp32 = 68;
-constexpr int kTransposeA = 3, kTransposeB = 4;                          // of a product
-constexpr int kMaxWorkspace = 1, kReductionMask = 3, kAlignmentOfA = 5;  // of a preference; B, C and D follow A
-constexpr int kSplitK = 2, kReduction = 3;                               // of an algorithm
+constexpr int kTypeFp32 = 0, kTypeBf16 = 14, kTypeE4m3 = 28, kTypeE5m2 = 29, kComputeFp32 = 68;
+constexpr int kTransposeA = 3, kTransposeB = 4, kScaleOfA = 17, kScaleOfB = 18;  // of a product
+constexpr int kMaxWorkspace = 1, kReductionMask = 3, kAlignmentOfA = 5;          // of a preference; B, C and D follow A
+constexpr int kSplitK = 2, kReduction = 3;                                       // of an algorithm
 
 // What a product is chosen for: rows of activations, or, of a gradient, terms of its sums.
 constexpr int64_t kNominalRows = 8192;
@@ -105,8 +105,8 @@ struct CublasLt::Descriptors {
     const int of_first = s.transpose_b ? 1 : 0, of_second = s.transpose_a ? 1 : 0;
     must(lt.product_set(product, kTransposeA, &of_first, sizeof of_first), "describing a product");
     must(lt.product_set(product, kTransposeB, &of_second, sizeof of_second), "describing a product");
-    first = layout(kTypeBf16, s.transpose_b ? s.k : s.n, s.transpose_b ? s.n : s.k, s.ldb);
-    second = layout(kTypeBf16, s.transpose_a ? s.m : s.k, s.transpose_a ? s.k : s.m, s.lda);
+    first = layout(s.type_b, s.transpose_b ? s.k : s.n, s.transpose_b ? s.n : s.k, s.ldb);
+    second = layout(s.type_a, s.transpose_a ? s.m : s.k, s.transpose_a ? s.k : s.m, s.lda);
     result = layout(kTypeFp32, s.n, s.m, s.ldc);
   }
   ~Descriptors() {
@@ -220,32 +220,80 @@ const CublasLt::Plan& CublasLt::plan_for(const Shape& shape) {
   return *plans_.emplace(shape, std::move(plan)).first->second;
 }
 
-bool CublasLt::multiply(Device& device, const Bf16Product& g) {
-  if (library_ == nullptr || g.k == 0) return false;
-  const Plan& plan = plan_for({.transpose_a = g.transpose_a,
-                               .transpose_b = g.transpose_b,
-                               .accumulate = g.accumulate,
-                               .m = g.m,
-                               .n = g.n,
-                               .k = g.k,
-                               .lda = g.lda,
-                               .ldb = g.ldb,
-                               .ldc = g.ldc,
-                               .alignment_a = alignment_of(g.a, 2 * g.lda),
-                               .alignment_b = alignment_of(g.b, 2 * g.ldb),
-                               .alignment_c = alignment_of(g.c, 4 * g.ldc)});
+struct CublasLt::Operands {
+  float alpha = 1.0f;
+  const void *a = nullptr, *b = nullptr;
+  const float *a_inverse_scale = nullptr, *b_inverse_scale = nullptr;  // on the device, or null
+  float* c = nullptr;
+};
+
+bool CublasLt::multiply(Device& device, const Shape& shape, const Operands& x) {
+  const Plan& plan = plan_for(shape);
   if (!plan.algorithm) return false;
   device.make_current();
   const Descriptors& d = plan.descriptors;
-  const float beta = g.accumulate ? 1.0f : 0.0f;
-  const int status = library_->multiply(handle_, d.product, &g.alpha, g.b, d.first, g.a, d.second, &beta, g.c, d.result,
-                                        g.c, d.result, &*plan.algorithm, nullptr, 0, device.stream());
+  if (x.a_inverse_scale != nullptr) {
+    const auto set = [&](int attribute, const float* scale) {
+      must(library_->product_set(d.product, attribute, &scale, sizeof scale), "setting a scale");
+    };
+    set(kScaleOfA, x.b_inverse_scale);
+    set(kScaleOfB, x.a_inverse_scale);
+  }
+  const float beta = shape.accumulate ? 1.0f : 0.0f;
+  const int status = library_->multiply(handle_, d.product, &x.alpha, x.b, d.first, x.a, d.second, &beta, x.c, d.result,
+                                        x.c, d.result, &*plan.algorithm, nullptr, 0, device.stream());
   if (status != kSuccess) device.synchronize();  // a lost device says so itself
   must(status, "a product");
 #ifndef NDEBUG
   device.synchronize();
 #endif
   return true;
+}
+
+bool CublasLt::multiply(Device& device, const Bf16Product& g) {
+  if (!is_used() || g.k == 0) return false;
+  return multiply(device,
+                  {.type_a = kTypeBf16,
+                   .type_b = kTypeBf16,
+                   .transpose_a = g.transpose_a,
+                   .transpose_b = g.transpose_b,
+                   .accumulate = g.accumulate,
+                   .m = g.m,
+                   .n = g.n,
+                   .k = g.k,
+                   .lda = g.lda,
+                   .ldb = g.ldb,
+                   .ldc = g.ldc,
+                   .alignment_a = alignment_of(g.a, 2 * g.lda),
+                   .alignment_b = alignment_of(g.b, 2 * g.ldb),
+                   .alignment_c = alignment_of(g.c, 4 * g.ldc)},
+                  {.alpha = g.alpha, .a = g.a, .b = g.b, .c = g.c});
+}
+
+bool CublasLt::takes(const Fp8Product& g) const {
+  const auto is_whole = [](int64_t size) { return size > 0 && size % Fp8Product::kMultiple == 0; };
+  return is_used() && is_whole(g.m) && is_whole(g.n) && is_whole(g.k);
+}
+
+bool CublasLt::multiply(Device& device, const Fp8Product& g) {
+  if (!takes(g)) return false;
+  return multiply(
+      device,
+      {.type_a = g.a_format == Fp8Format::e4m3 ? kTypeE4m3 : kTypeE5m2,
+       .type_b = kTypeE4m3,
+       .transpose_a = false,
+       .transpose_b = true,
+       .accumulate = false,
+       .m = g.m,
+       .n = g.n,
+       .k = g.k,
+       .lda = g.k,
+       .ldb = g.k,
+       .ldc = g.ldc,
+       .alignment_a = alignment_of(g.a, g.k),
+       .alignment_b = alignment_of(g.b, g.k),
+       .alignment_c = alignment_of(g.c, 4 * g.ldc)},
+      {.a = g.a, .b = g.b, .a_inverse_scale = g.a_inverse_scale, .b_inverse_scale = g.b_inverse_scale, .c = g.c});
 }
 
 }  // namespace collimate::cuda

@@ -15,11 +15,24 @@
 #include <optional>
 #include <string>
 
+#include "cuda/fp8.h"
 #include "cuda/gemm.h"
 
 namespace collimate::cuda {
 
 struct CublasLtLibrary;  // its functions
+
+// c[m, n] = a bᵀ, operands in eight bits, each with its scale.
+struct Fp8Product {
+  static constexpr int64_t kMultiple = 16;  // that the library's sizes are
+  int64_t m = 0, n = 0, k = 0;
+  Fp8Format a_format = Fp8Format::e4m3;
+  const uint8_t* a = nullptr;  // [m, k]
+  const uint8_t* b = nullptr;  // [n, k], e4m3
+  const float *a_inverse_scale = nullptr, *b_inverse_scale = nullptr;
+  float* c = nullptr;
+  int64_t ldc = 0;
+};
 
 class CublasLt {
  public:
@@ -31,6 +44,9 @@ class CublasLt {
 
   // False, with nothing done, where the product is not cuBLASLt's.
   bool multiply(Device& device, const Bf16Product& product);
+  bool multiply(Device& device, const Fp8Product& product);
+  // False where multiply() would be for its sizes.
+  bool takes(const Fp8Product& product) const;
   bool is_used() const { return library_ != nullptr; }
   // "cuBLASLt 13.0.2", or why there is none.
   const std::string& description() const { return description_; }
@@ -38,6 +54,7 @@ class CublasLt {
  private:
   // What a product looks like to the library, without its addresses.
   struct Shape {
+    int type_a, type_b;
     bool transpose_a, transpose_b, accumulate;
     int64_t m, n, k, lda, ldb, ldc;
     int64_t alignment_a, alignment_b, alignment_c;  // bytes, at most 16
@@ -46,7 +63,9 @@ class CublasLt {
   using Algorithm = std::array<uint64_t, 8>;
   struct Descriptors;
   struct Plan;
+  struct Operands;
   const Plan& plan_for(const Shape& shape);
+  bool multiply(Device& device, const Shape& shape, const Operands& operands);
   std::optional<Algorithm> choose(const Shape& shape) const;
 
   std::string description_;

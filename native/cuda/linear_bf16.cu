@@ -7,6 +7,8 @@
 #include <atomic>
 
 #include "core/failure.h"
+#include "cuda/cublaslt.h"
+#include "cuda/fp8.h"
 #include "cuda/gemm.h"
 #include "cuda/launch.h"
 #include "cuda/linear_bf16.h"
@@ -146,12 +148,31 @@ Bf16Matrix::Bf16Matrix(Device& device, const Source& source)
       columns_(up_to_eight(in_ + room_)),
       values_(device, rows_ * columns_) {
   device.zero(values_.data(), static_cast<size_t>(rows_ * columns_) * sizeof(uint16_t));
+  if (source.fp8) {
+    scales_ = DeviceArray<float>(device, 2);
+    codes_ = DeviceArray<uint8_t>(device, out_ * in_);
+    codes_across_ = DeviceArray<uint8_t>(device, out_ * in_);
+  }
   pack_again(device, source, 0);
 }
 
 void Bf16Matrix::pack_again(Device& device, const Source& source, int64_t first_row) {
   static std::atomic<uint64_t> stamps{0};
   stamp_ = ++stamps;
+  if (is_fp8()) {  // frozen, and whole
+    largest_magnitude(device, {out_, in_, source.values, in_, scales_.data()});
+    round_to_fp8(device, {.rows = out_,
+                          .width = in_,
+                          .from = source.values,
+                          .from_stride = in_,
+                          .largest = scales_.data(),
+                          .codes = codes_.data(),
+                          .codes_across = codes_across_.data(),
+                          .inverse_scale = scales_.data() + 1,
+                          .values = values_.data(),
+                          .values_stride = columns_});
+    return;
+  }
   round_rows(device, {.rows = out_ - first_row,
                       .width = in_,
                       .from = source.values + first_row * in_,
@@ -177,12 +198,84 @@ void Bf16Matrix::place(Device& device, std::span<const ops::Bf16Adapter> adapter
   placed_ = std::move(wanted);
 }
 
+namespace {
+
+// Scratch memory of a product with W in eight bits: the left operand of `width` columns.
+struct Fp8Scratch {
+  Fp8Scratch(ScratchLayout& layout, const Bf16Matrix& weight, int64_t rows, int64_t width)
+      : scales(layout.add<float>(weight.is_fp8() ? 2 : 0)),
+        codes(layout.add<uint8_t>(weight.is_fp8() ? rows * width : 0)),
+        values(layout.add<uint16_t>(weight.is_fp8() ? rows * width : 0)) {}
+  int64_t scales, codes, values;
+};
+
+// c = a W'ᵀ, or a W' (`is_backward`), both in eight bits.
+struct Fp8Layer {
+  const Bf16Matrix* weight = nullptr;
+  bool is_backward = false;
+  int64_t rows = 0;
+  const float* a = nullptr;
+  int64_t a_stride = 0;
+  float* c = nullptr;
+  int64_t ldc = 0;
+};
+void multiply_fp8(Device& device, const Fp8Layer& g, unsigned char* base, const Fp8Scratch& at) {
+  const Bf16Matrix& weight = *g.weight;
+  const int64_t k = g.is_backward ? weight.out() : weight.in(), n = g.is_backward ? weight.in() : weight.out();
+  float* scales = array_at<float>(base, at.scales);
+  largest_magnitude(device, {g.rows, k, g.a, g.a_stride, scales});
+  Fp8Rows rounded{.format = g.is_backward ? Fp8Format::e5m2 : Fp8Format::e4m3,
+                  .rows = g.rows / Fp8Product::kMultiple * Fp8Product::kMultiple,
+                  .width = k,
+                  .from = g.a,
+                  .from_stride = g.a_stride,
+                  .largest = scales,
+                  .codes = array_at<uint8_t>(base, at.codes),
+                  .inverse_scale = scales + 1};
+  const Fp8Product product{.m = rounded.rows,
+                           .n = n,
+                           .k = k,
+                           .a_format = rounded.format,
+                           .a = rounded.codes,
+                           .b = g.is_backward ? weight.codes_across() : weight.codes(),
+                           .a_inverse_scale = scales + 1,
+                           .b_inverse_scale = weight.inverse_scale(),
+                           .c = g.c,
+                           .ldc = g.ldc};
+  int64_t done = 0;  // rows that the library has multiplied
+  if (device.cublaslt().takes(product)) {
+    round_to_fp8(device, rounded);
+    if (device.cublaslt().multiply(device, product)) done = product.m;
+  }
+  if (done == g.rows) return;
+  uint16_t* values = array_at<uint16_t>(base, at.values);
+  rounded.rows = g.rows - done;
+  rounded.from += done * g.a_stride;
+  rounded.codes = nullptr;
+  rounded.values = values;
+  rounded.values_stride = k;
+  round_to_fp8(device, rounded);
+  gemm_bf16(device, {.transpose_b = !g.is_backward,
+                     .m = rounded.rows,
+                     .n = n,
+                     .k = k,
+                     .a = values,
+                     .lda = k,
+                     .b = weight.values(),
+                     .ldb = weight.row_stride(),
+                     .c = g.c + done * g.ldc,
+                     .ldc = g.ldc});
+}
+
+}  // namespace
+
 void bf16_linear_forward(Device& device, const ops::Bf16LinearForward& args) {
   const Bf16Matrix& weight = here(args.weight);
   weight.place(device, args.adapters);
   const int64_t rows = args.rows, in = weight.in(), room = weight.room(), stride = weight.row_stride();
   ScratchLayout layout;
   const int64_t wide_at = layout.add<uint16_t>(rows * stride), low_at = layout.add<float>(rows * room);
+  const Fp8Scratch fp8(layout, weight, rows, in);
   unsigned char* base = device.scratch<unsigned char>(layout.bytes());
   uint16_t* wide = array_at<uint16_t>(base, wide_at);  // [x, x Aᵀ]
   round_rows(device, {.rows = rows,
@@ -207,6 +300,25 @@ void bf16_linear_forward(Device& device, const ops::Bf16LinearForward& args) {
                        .c = low,
                        .ldc = room});
     spread(device, {rows, room, low, wide + in, stride}, places);
+  }
+  if (weight.is_fp8()) {
+    multiply_fp8(
+        device,
+        {.weight = &weight, .rows = rows, .a = args.x, .a_stride = args.x_stride, .c = args.y, .ldc = args.y_stride},
+        base, fp8);
+    if (args.adapters.empty()) return;
+    gemm_bf16(device, {.transpose_b = true,
+                       .m = rows,
+                       .n = weight.out(),
+                       .k = room,
+                       .a = wide + in,
+                       .lda = stride,
+                       .b = weight.values() + in,
+                       .ldb = stride,
+                       .accumulate = true,
+                       .c = args.y,
+                       .ldc = args.y_stride});
+    return;
   }
   gemm_bf16(device, {.transpose_b = true,
                      .m = rows,
@@ -237,6 +349,7 @@ void bf16_linear_backward(Device& device, const ops::Bf16LinearBackward& args) {
   ScratchLayout layout;
   const int64_t dwide_at = layout.add<uint16_t>(rows * dstride), low_at = layout.add<float>(rows * room);
   const int64_t wide_at = layout.add<uint16_t>(is_trained ? rows * stride : 0), partial_at = layout.add<float>(partial);
+  const Fp8Scratch fp8(layout, weight, rows, out);
   unsigned char* base = device.scratch<unsigned char>(layout.bytes());
   uint16_t* dwide = array_at<uint16_t>(base, dwide_at);  // [dy, dy B]
   round_rows(device, {.rows = rows,
@@ -259,15 +372,38 @@ void bf16_linear_backward(Device& device, const ops::Bf16LinearBackward& args) {
                        .ldc = room});
     spread(device, {rows, room, low, dwide + out, dstride}, places);
   }
-  gemm_bf16(device, {.m = rows,
-                     .n = in,
-                     .k = dstride,
-                     .a = dwide,
-                     .lda = dstride,
-                     .b = weight.values(),
-                     .ldb = stride,
-                     .c = args.dx,
-                     .ldc = args.dx_stride});
+  if (weight.is_fp8()) {
+    multiply_fp8(device,
+                 {.weight = &weight,
+                  .is_backward = true,
+                  .rows = rows,
+                  .a = args.dy,
+                  .a_stride = args.dy_stride,
+                  .c = args.dx,
+                  .ldc = args.dx_stride},
+                 base, fp8);
+    if (!args.adapters.empty())
+      gemm_bf16(device, {.m = rows,
+                         .n = in,
+                         .k = room,
+                         .a = dwide + out,
+                         .lda = dstride,
+                         .b = weight.values() + out * stride,
+                         .ldb = stride,
+                         .accumulate = true,
+                         .c = args.dx,
+                         .ldc = args.dx_stride});
+  } else {
+    gemm_bf16(device, {.m = rows,
+                       .n = in,
+                       .k = dstride,
+                       .a = dwide,
+                       .lda = dstride,
+                       .b = weight.values(),
+                       .ldb = stride,
+                       .c = args.dx,
+                       .ldc = args.dx_stride});
+  }
   if (!is_trained) return;
   uint16_t* wide = array_at<uint16_t>(base, wide_at);  // [x, x Aᵀ]
   float* sums = array_at<float>(base, partial_at);

@@ -4,7 +4,10 @@
 // 2. A layer and its adapters are one matrix [W B; A 0] with the scaled B right of W and A below it. With
 //    X = [x, x Aᵀ] the output is X [W B]ᵀ, and with D = [dy, dy B] the input's gradient is D [W; A]: adapters cost
 //    their share of a product and no pass over its result.
-// 3. At most kAdaptersMax adapters a layer (q, k, v).
+// 3. A frozen W may be in eight bits: then x and dy are rounded to eight bits for W alone. cuBLASLt multiplies the
+// codes;
+//    elsewhere bf16 values that hold the same are multiplied, which makes the same products.
+// 4. At most kAdaptersMax adapters a layer (q, k, v).
 #pragma once
 
 #include <cstdint>
@@ -29,6 +32,12 @@ class Bf16Matrix final : public ops::PackedMatrix {
   // Brings these adapters into the room, unless they are there.
   void place(Device& device, std::span<const ops::Bf16Adapter> adapters) const;
 
+  // Eight-bit products: values() are what eight bits hold of W.
+  bool is_fp8() const { return scales_.size() > 0; }
+  const uint8_t* codes() const { return codes_.data(); }                // [out, in], scaled
+  const uint8_t* codes_across() const { return codes_across_.data(); }  // [in, out]
+  const float* inverse_scale() const { return scales_.data() + 1; }
+
   int64_t out() const { return out_; }
   int64_t in() const { return in_; }
   int64_t room() const { return room_; }
@@ -46,7 +55,9 @@ class Bf16Matrix final : public ops::PackedMatrix {
 
   int64_t out_, in_, room_, rows_, columns_;
   DeviceArray<uint16_t> values_;
-  uint64_t stamp_ = 0;  // no other packing in this process has it
+  DeviceArray<uint8_t> codes_, codes_across_;
+  DeviceArray<float> scales_;  // largest magnitude, inverse scale
+  uint64_t stamp_ = 0;         // no other packing in this process has it
   mutable std::vector<Placed> placed_;
 };
 

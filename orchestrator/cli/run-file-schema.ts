@@ -214,13 +214,6 @@ const model = fields({
   tieEmbeddings: z.boolean(),
 });
 
-const precision = () =>
-  z
-    .enum(['fp32', 'bf16'])
-    .describe(
-      'Of matrix products: bf16 is faster, and needs workers with AMX, AVX512-BF16 or a GPU; sums and weights stay fp32.',
-    );
-
 const tune = fields({
   steps: count(),
   batchSequences: count(1_000_000),
@@ -237,7 +230,11 @@ const tune = fields({
   preferenceBeta: positive().describe(
     'Of the ranking task (S-DPO): how sharply chosen items are told from sampled ones.',
   ),
-  precision: precision(),
+  precision: z
+    .enum(['fp32', 'bf16', 'fp8'])
+    .describe(
+      'Of matrix products: bf16 is faster, and needs workers with AMX, AVX512-BF16 or a GPU; fp8 is bf16 but for the frozen matrices under adapters, and needs GPUs. Sums and weights stay fp32.',
+    ),
   seed: seed(),
 });
 
@@ -250,7 +247,7 @@ const rank = fields({
   searchLossPrompts: whole().describe(
     'Prompts of a shard whose lists are held against an exact search, to report what pruning costs; 0 for none.',
   ),
-  precision: precision(),
+  precision: z.enum(['fp32', 'bf16']).describe('Of matrix products, as in tune.'),
   shardPrompts: count().describe('Prompts per independent shard; part of the result, so it never follows the fleet.'),
 });
 

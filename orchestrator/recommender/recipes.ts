@@ -159,8 +159,11 @@ export type TuneRecipe = {
   dropout: number;
   /** How sharply the ranking task tells chosen from sampled items; S-DPO's β. */
   preferenceBeta: number;
-  /** Of matrix products in training: `bf16` needs workers whose processors have it; sums and weights stay fp32. */
-  precision: 'fp32' | 'bf16';
+  /**
+   * Of matrix products in training: `bf16` needs workers whose processors have it, or GPUs; `fp8` (for the frozen matrices
+   * under adapters, else as bf16) needs GPUs. Sums and weights stay fp32.
+   */
+  precision: 'fp32' | 'bf16' | 'fp8';
   seed: number;
 };
 

@@ -247,10 +247,10 @@ constexpr DecoderConfig::Shape k1B{
     .layers = 16, .dim = 2048, .heads = 32, .kv_heads = 8, .ffn_dim = 8192, .tie_embeddings = true};
 
 // Tokens a second; the floor is that of the products alone. Peers: gpu_peers.py, the same shapes.
-void bench_training(const bench::TrainingCase& work, const Peaks& peaks) {
+void bench_training(const bench::TrainingCase& work, const Peaks& peaks, Precision precision = Precision::bf16) {
   Pool pool(16);
   const auto backend = cuda::ops_on_device(0);
-  const bench::TrainingRate rate = bench::time_training(work, *backend, pool, Precision::bf16);
+  const bench::TrainingRate rate = bench::time_training(work, *backend, pool, precision);
   std::printf("{\"work\":\"%s\",\"tok_s\":%.0f,\"labels\":%lld,\"loss\":%.4f}\n", work.name.c_str(),
               static_cast<double>(work.tokens()) / rate.seconds, static_cast<long long>(rate.labels), rate.loss);
   report(work.name, rate.seconds, {rate.flop, 0}, peaks);
@@ -327,6 +327,7 @@ int main(int argc, char** argv) {
     const std::vector<int64_t> even(16, 512),
         uneven{512, 40, 360, 66, 240, 100, 180, 140, 512, 40, 360, 66, 240, 100, 180, 140};
     bench_training({"LoRA r16, 8B, 16 x 512", k8B, 128256, true, even, 0, 4, 1, 3}, peaks);
+    bench_training({"LoRA r16, 8B, 16 x 512, fp8", k8B, 128256, true, even, 0, 4, 1, 3}, peaks, Precision::fp8);
     bench_training({"LoRA r16, 8B, answers only, uneven lengths", k8B, 128256, true, uneven, 5, 4, 1, 3}, peaks);
     bench_beam({"beam 20, 8B, prompt 512", k8B, 128256, 512, 64, 12101, 20}, peaks);
   }

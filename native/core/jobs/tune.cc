@@ -94,7 +94,7 @@ class Tuner : public LanedModel {
       state_.resume(*context.spec().resume_dir, recipe_.steps);
     }
     weights_.emplace(state_.parameters, context.ops(), precision());
-    if (recipe_.bf16) weights_->release_frozen(state_.parameters);
+    if (recipe_.precision != Precision::fp32) weights_->release_frozen(state_.parameters);
   }
 
   LanedSettings settings() const override {
@@ -208,7 +208,7 @@ class Tuner : public LanedModel {
     return {.examples = examples_.count(), .batch_sequences = recipe_.batch_sequences, .seed = recipe_.seed};
   }
 
-  Precision precision() const { return recipe_.bf16 ? Precision::bf16 : Precision::fp32; }
+  Precision precision() const { return recipe_.precision; }
 
   JobContext& context_;
   TuneRecipe recipe_;

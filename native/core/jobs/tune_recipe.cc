@@ -81,11 +81,13 @@ std::optional<DecoderConfig::Shape> read_base(const Fields& base) {
   return shape;
 }
 
-bool read_bf16(const Fields& fields) {
-  const std::string expected = "\"fp32\" or \"bf16\"";
+Precision read_precision(const Fields& fields) {
+  const std::string expected = "\"fp32\", \"bf16\" or \"fp8\"";
   const std::string precision = fields.text("precision", expected);
-  if (precision != "fp32" && precision != "bf16") fields.fail("precision", expected);
-  return precision == "bf16";
+  if (precision == "bf16") return Precision::bf16;
+  if (precision == "fp8") return Precision::fp8;
+  if (precision != "fp32") fields.fail("precision", expected);
+  return Precision::fp32;
 }
 
 Trainable read_trainable(const Fields& fields) {
@@ -144,7 +146,7 @@ TuneRecipe TuneRecipe::parse(const Json& json) {
                       .clip_norm = fields.number("clipNorm", 0.0, kAny)};
   recipe.dropout = fields.number("dropout", 0.0, 1.0);
   recipe.preference_beta = fields.number("preferenceBeta", 1e-6, kAny);
-  recipe.bf16 = read_bf16(fields);
+  recipe.precision = read_precision(fields);
   recipe.seed = static_cast<uint64_t>(fields.integer("seed", 0));
   return recipe;
 }

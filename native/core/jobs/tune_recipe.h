@@ -6,6 +6,7 @@
 
 #include "core/json.h"
 #include "core/model/decoder_config.h"
+#include "core/model/decoder_weights.h"
 #include "core/model/optimizer.h"
 #include "core/model/parameters.h"
 
@@ -20,7 +21,7 @@ struct TuneRecipe {
   Optimizer::Options optimizer;
   double dropout = 0.0;
   double preference_beta = 0.0;  // of groups of sequences
-  bool bf16 = false;             // precision of products
+  Precision precision = Precision::fp32;
   uint64_t seed = 0;
 
   static TuneRecipe parse(const Json& recipe);

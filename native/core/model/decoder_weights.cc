@@ -1,6 +1,8 @@
 // Which parameters make a matrix, packing them, and copies on a device.
 #include "core/model/decoder_weights.h"
 
+#include <algorithm>
+
 #include "core/failure.h"
 
 namespace collimate {
@@ -15,6 +17,11 @@ DecoderWeights::DecoderWeights(const Parameters& parameters, OpsBackend& backend
       pack_site({layer.down});
     }
     pack({parameters.head()}, 1.0f, 0);
+    const auto is_fp8 = [](const Matrix& matrix) { return matrix.source.fp8; };
+    if (precision == Precision::fp8 && std::ranges::none_of(matrices_, is_fp8))
+      fail_bad_input(
+          "precision: \"fp8\" is for frozen matrices, and here all are trained; use \"bf16\", or train adapters "
+          "(trainable: lora)");
   }
   if (!backend.is_host()) place();
 }
@@ -27,7 +34,7 @@ void DecoderWeights::pack_site(const std::vector<LinearNumbers>& parts) {
     weights.push_back(part.weight);
     if (part.lora_a >= 0) room += parameters_.at(part.lora_a).shape[0];
   }
-  pack(weights, 1.0f, room);
+  pack(weights, 1.0f, room, /*is_layer=*/true);
   for (const LinearNumbers& part : parts) {
     if (part.lora_a < 0) continue;
     pack({part.lora_a}, 1.0f, 0);
@@ -35,7 +42,7 @@ void DecoderWeights::pack_site(const std::vector<LinearNumbers>& parts) {
   }
 }
 
-void DecoderWeights::pack(const std::vector<int>& numbers, float factor, int64_t room) {
+void DecoderWeights::pack(const std::vector<int>& numbers, float factor, int64_t room, bool is_layer) {
   Matrix matrix;
   const Parameter& first = parameters_.at(numbers[0]);
   for (const int number : numbers) matrix.source.out += parameters_.at(number).shape[0];
@@ -43,10 +50,15 @@ void DecoderWeights::pack(const std::vector<int>& numbers, float factor, int64_t
   matrix.source.in = first.shape[1];
   matrix.source.factor = factor;
   matrix.source.room = room;
+  matrix.source.fp8 = precision_ == Precision::fp8 && is_layer && first.train_rows == 0;
   // Parts of one matrix are all trained or all frozen.
   if (first.train_rows > 0) matrix.first_trained_row = first.train_first_row;
   matrix.numbers = numbers;
   matrix.packed = backend_.pack(matrix.source);
+  if (!matrix.packed && matrix.source.fp8)
+    fail_bad_input(
+        "precision: \"fp8\" expects a worker with a GPU (--device cuda:N), this one computes on a processor; "
+        "use \"bf16\" or \"fp32\"");
   if (!matrix.packed) {
     fail_bad_input(
         "precision: \"bf16\" expects a processor with AVX512-BF16 or AMX, this one (or COLLIMATE_ISA, COLLIMATE_BF16) "

@@ -14,11 +14,13 @@
 
 namespace collimate {
 
-enum class Precision { fp32, bf16 };
+// fp8: as bf16, but the frozen matrices of layers are multiplied in eight bits; devices only.
+enum class Precision { fp32, bf16, fp8 };
 
 class DecoderWeights {
  public:
-  // Parameters and backend must outlive this. JobFailure(bad_input) for bf16 where the backend has no bf16 products.
+  // Parameters and backend must outlive this. JobFailure(bad_input) for bf16 or fp8 where the backend has no such
+  // products, and for fp8 where no matrix of a layer is frozen.
   DecoderWeights(const Parameters& parameters, OpsBackend& backend, Precision precision = Precision::fp32);
   void refresh();
   // Frees the fp32 masters that nothing reads again in bf16: of the frozen matrices, but for an embedding that is also
@@ -27,7 +29,7 @@ class DecoderWeights {
 
   const Parameters& parameters() const { return parameters_; }
   OpsBackend& backend() const { return backend_; }
-  bool is_bf16() const { return precision_ == Precision::bf16; }
+  bool is_bf16() const { return precision_ != Precision::fp32; }  // or narrower
   // In fp32; in bf16 not of packed matrices.
   const float* data(int number) const {
     return backend_.is_host() ? parameters_.data(number) : copies_[static_cast<size_t>(number)].data();
@@ -43,7 +45,7 @@ class DecoderWeights {
     std::vector<int> numbers{};
   };
   void pack_site(const std::vector<LinearNumbers>& parts);
-  void pack(const std::vector<int>& numbers, float factor, int64_t room);
+  void pack(const std::vector<int>& numbers, float factor, int64_t room, bool is_layer = false);
   void place();
 
   const Parameters& parameters_;

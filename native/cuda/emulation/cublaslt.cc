@@ -5,7 +5,9 @@
 //    that was promised is an error.
 // 2. Its first proposals split sums, and it has none for results of kWithoutAlgorithm columns: a caller that takes what
 //    comes first, or expects a proposal always, fails.
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -17,6 +19,7 @@ constexpr int kWithoutAlgorithm = 13;
 
 struct Product {
   int transpose_first = 0, transpose_second = 0;
+  const float *scale_first = nullptr, *scale_second = nullptr;
 };
 struct Layout {
   int type = 0;
@@ -59,11 +62,23 @@ float widened(uint16_t bits) {
   return value;
 }
 
+// Eight bits with so many of mantissa; by the definition of the format.
+float widened(uint8_t code, int mantissa_bits) {
+  const int magnitude = code & 0x7f, exponent = magnitude >> mantissa_bits, bias = mantissa_bits == 3 ? 7 : 15;
+  const int mantissa = magnitude & ((1 << mantissa_bits) - 1), one = exponent > 0 ? 1 << mantissa_bits : 0;
+  const float value = std::ldexp(static_cast<float>(one + mantissa), std::max(exponent, 1) - bias - mantissa_bits);
+  if (magnitude == 0x7f) return NAN;
+  return (code & 0x80) != 0 ? -value : value;
+}
+
+constexpr int kFp32 = 0, kBf16 = 14, kE4m3 = 28, kE5m2 = 29;
+
 // op(matrix)[row, column] of values in columns.
 float at(const void* values, const Layout& layout, bool transposed, uint64_t row, uint64_t column) {
-  const auto* bits = static_cast<const uint16_t*>(values);
   const uint64_t stride = static_cast<uint64_t>(layout.stride);
-  return widened(transposed ? bits[row * stride + column] : bits[column * stride + row]);
+  const uint64_t place = transposed ? row * stride + column : column * stride + row;
+  if (layout.type == kBf16) return widened(static_cast<const uint16_t*>(values)[place]);
+  return widened(static_cast<const uint8_t*>(values)[place], layout.type == kE4m3 ? 3 : 2);
 }
 
 bool fits(const Product& p, const Layout& first, const Layout& second, const Layout& result) {
@@ -72,8 +87,13 @@ bool fits(const Product& p, const Layout& first, const Layout& second, const Lay
   const uint64_t other = p.transpose_second ? second.columns : second.rows;
   const uint64_t columns = p.transpose_second ? second.rows : second.columns;
   const auto spans = [](const Layout& l) { return l.stride >= static_cast<int64_t>(l.rows); };
+  const bool are_bf16 = first.type == kBf16 && second.type == kBf16;
+  // As on the cards of 2022: eight bits only transposed times plain, and of sizes that fill sixteen bytes.
+  const auto is_whole = [](const Layout& l) { return l.rows % 16 == 0 && l.columns % 16 == 0 && l.stride % 16 == 0; };
+  const bool are_fp8 = first.type == kE4m3 && (second.type == kE4m3 || second.type == kE5m2) &&
+                       p.transpose_first == 1 && p.transpose_second == 0 && is_whole(first) && is_whole(second);
   return rows == result.rows && columns == result.columns && depth == other && spans(first) && spans(second) &&
-         spans(result) && first.type == 14 && second.type == 14 && result.type == 0;
+         spans(result) && (are_bf16 || are_fp8) && result.type == kFp32;
 }
 
 }  // namespace
@@ -92,6 +112,10 @@ EXPORTED int cublasLtMatmulDescCreate(void** product, int compute_type, int scal
 EXPORTED int cublasLtMatmulDescDestroy(void* product) { return take<Product>(product); }
 EXPORTED int cublasLtMatmulDescSetAttribute(void* product, int attribute, const void* value, size_t bytes) {
   auto& p = *static_cast<Product*>(product);
+  if ((attribute == 17 || attribute == 18) && bytes == sizeof(const float*)) {
+    std::memcpy(attribute == 17 ? &p.scale_first : &p.scale_second, value, bytes);
+    return kSuccess;
+  }
   if ((attribute != 3 && attribute != 4) || bytes != sizeof(int)) return kInvalid;
   std::memcpy(attribute == 3 ? &p.transpose_first : &p.transpose_second, value, bytes);
   return kSuccess;
@@ -169,6 +193,9 @@ EXPORTED int cublasLtMatmul(void*, void* product, const void* alpha, const void*
   float factor = 0.0f, kept = 0.0f;
   std::memcpy(&factor, alpha, sizeof factor);
   std::memcpy(&kept, beta, sizeof kept);
+  if ((first.type == kBf16) != (p.scale_first == nullptr) || (p.scale_first == nullptr) != (p.scale_second == nullptr))
+    return kInvalid;
+  if (p.scale_first != nullptr) factor *= *p.scale_first * *p.scale_second;
   const uint64_t depth = p.transpose_first ? first.rows : first.columns;
   for (uint64_t column = 0; column < result.columns; ++column) {
     for (uint64_t row = 0; row < result.rows; ++row) {

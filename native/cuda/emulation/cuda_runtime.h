@@ -110,6 +110,11 @@ T atomicAdd(T* at, T value) {
   *at += value;
   return before;
 }
+inline int atomicMax(int* at, int value) {
+  const int before = *at;
+  if (value > before) *at = value;
+  return before;
+}
 inline int atomicMin(int* at, int value) {
   const int before = *at;
   if (value < before) *at = value;

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/safetensors.h"
+#include "test/adapter_runs.h"
 #include "test/dense_runs.h"
 #include "test/device/device_in_use.h"
 #include "test/tune_runs.h"
@@ -69,6 +70,34 @@ TEST_CASE("tune on a device in bf16") {
   check_losses(losses_of(folder.path() / "device"), losses_of(folder.path() / "exact"), 0.05);
   run_rank_of(run, folder.path() / "again", host, nullptr);
   CHECK(output_bytes(folder.path() / "again") == output_bytes(folder.path() / "device"));
+}
+
+TEST_CASE("tune on a device in fp8: an adapter's losses near the processor's in fp32, the same bytes twice") {
+  const TemporaryFolder folder;
+  ToyRun run = lora_run(folder.path(), 3);
+  TuneHost host;
+  run_rank_of(run, folder.path() / "fp32", host, nullptr);
+  const DeviceInUse device;
+  for (const char* precision : {"bf16", "fp8"}) {
+    CAPTURE(precision);
+    run.recipe["precision"] = precision;
+    run_rank_of(run, folder.path() / precision, host, nullptr);
+    check_losses(losses_of(folder.path() / precision), losses_of(folder.path() / "fp32"), 0.05);
+  }
+  CHECK(losses_of(folder.path() / "fp8") != losses_of(folder.path() / "bf16"));
+  run_rank_of(run, folder.path() / "again", host, nullptr);
+  CHECK(output_bytes(folder.path() / "again") == output_bytes(folder.path() / "fp8"));
+}
+
+TEST_CASE("tune in fp8: a processor refuses it, and so does a run without frozen matrices") {
+  const TemporaryFolder folder;
+  ToyRun run = lora_run(folder.path(), 2);
+  run.recipe["precision"] = "fp8";
+  CHECK(failure_of(run).find("expects a worker with a GPU") != std::string::npos);
+  const DeviceInUse device;
+  ToyRun full = toy_run(folder.path(), 2);
+  full.recipe["precision"] = "fp8";
+  CHECK(failure_of(full).find("for frozen matrices") != std::string::npos);
 }
 
 TEST_CASE("dense on a device: with text and without") {
