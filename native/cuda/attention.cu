@@ -8,7 +8,6 @@
 //    keys' blocks over all query heads of their group in order: no sum crosses blocks.
 // 3. A warp owns 8 rows of its block; a lane is a key while scores are made, and columns lane, lane + 32, ... after.
 // Written for exactness first: products are fp32 multiply-adds. Runs in bf16 go to attention_bf16.cu.
-#include "core/failure.h"
 #include "cuda/attention_rows.h"
 #include "cuda/launch.h"
 #include "cuda/math.h"
@@ -227,16 +226,6 @@ __global__ void __launch_bounds__(kThreads) key_gradient(AttentionBackward b, co
   }
 }
 
-// Calls body with an integral constant: columns a lane owns of heads of this width.
-template <typename Body>
-void with_columns(int64_t head_dim, const Body& body) {
-  if (head_dim <= 32) return body(std::integral_constant<int, 1>{});
-  if (head_dim <= 64) return body(std::integral_constant<int, 2>{});
-  if (head_dim <= 128) return body(std::integral_constant<int, 4>{});
-  if (head_dim <= 256) return body(std::integral_constant<int, 8>{});
-  fail_bad_input("attention on a device: expected heads of at most 256 columns, got " + std::to_string(head_dim));
-}
-
 Launch tiles_of(const AttentionForward& f, int64_t heads, int64_t tiles) {
   return {{blocks_for(f.rows, kTile), static_cast<unsigned>(heads)},
           kThreads,
@@ -254,7 +243,7 @@ void output_projections(Device& device, const AttentionBackward& args, float* de
 void attention_forward(Device& device, const ops::AttentionForward& args) {
   if (is_for_tensor_cores(args)) return attention_forward_bf16(device, args);
   const AttentionForward f = for_kernels(args);
-  with_columns(f.args.head_dim, [&](auto columns) {
+  with_lane_columns(f.args.head_dim, [&](auto columns) {
     launch(device, "attention_forward", tiles_of(f, f.args.heads, 3), forward_tile<columns()>, f);
   });
 }
@@ -265,7 +254,7 @@ void attention_backward(Device& device, const ops::AttentionBackward& args) {
   const AttentionForward& f = b.forward;
   float* delta = device.scratch<float>(f.rows * f.args.heads);
   output_projections(device, b, delta);
-  with_columns(f.args.head_dim, [&](auto columns) {
+  with_lane_columns(f.args.head_dim, [&](auto columns) {
     launch(device, "attention_backward", tiles_of(f, f.args.heads, 4), query_gradient<columns()>, b, delta);
     launch(device, "attention_backward", tiles_of(f, f.args.kv_heads, 4), key_gradient<columns()>, b, delta);
   });

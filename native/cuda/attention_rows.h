@@ -2,7 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <type_traits>
 
+#include "core/failure.h"
 #include "cuda/launch.h"
 #include "cuda/ops.h"
 
@@ -43,6 +46,16 @@ __device__ __forceinline__ int64_t end_of_queries(const AttentionForward& f, int
   const int64_t end = f.args.end_row[key];
   const int64_t by_window = f.args.window > 0 ? key + f.args.window : end;
   return by_window < end ? by_window : end;
+}
+
+// Calls body with an integral constant: the columns of a head that a lane owns.
+template <typename Body>
+void with_lane_columns(int64_t head_dim, const Body& body) {
+  if (head_dim <= 32) return body(std::integral_constant<int, 1>{});
+  if (head_dim <= 64) return body(std::integral_constant<int, 2>{});
+  if (head_dim <= 128) return body(std::integral_constant<int, 4>{});
+  if (head_dim <= 256) return body(std::integral_constant<int, 8>{});
+  fail_bad_input("attention on a device: expected heads of at most 256 columns, got " + std::to_string(head_dim));
 }
 
 // delta[row, head] = dout . out

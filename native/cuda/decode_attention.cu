@@ -7,9 +7,6 @@
 // 3. What a row comes to is a function of its query and of its own keys, in their order.
 // Floors at 64 users, 20 rows, 32 heads of 128 over 8, prompts of 512, a layer: 11 GFLOP at 20 TFLOP/s of fp32 = 0.5
 // ms; 0.3 GB = 0.1 ms. Not measured yet: no card.
-#include <type_traits>
-
-#include "core/failure.h"
 #include "cuda/attention_rows.h"
 #include "cuda/math.h"
 
@@ -135,15 +132,6 @@ __global__ void __launch_bounds__(kThreads) attend_tile(ops::GroupAttention a) {
   }
 }
 
-template <typename Body>
-void with_columns(int64_t head_dim, const Body& body) {
-  if (head_dim <= 32) return body(std::integral_constant<int, 1>{});
-  if (head_dim <= 64) return body(std::integral_constant<int, 2>{});
-  if (head_dim <= 128) return body(std::integral_constant<int, 4>{});
-  if (head_dim <= 256) return body(std::integral_constant<int, 8>{});
-  fail_bad_input("attention on a device: expected heads of at most 256 columns, got " + std::to_string(head_dim));
-}
-
 }  // namespace
 
 void decode_attention(Device& device, const ops::GroupAttention& args) {
@@ -151,8 +139,8 @@ void decode_attention(Device& device, const ops::GroupAttention& args) {
                       static_cast<unsigned>(args.users)},
                      kThreads,
                      static_cast<size_t>(kTile * (3 * args.head_dim + 2)) * sizeof(float)};
-  with_columns(args.head_dim,
-               [&](auto columns) { launch(device, "decode_attention", shape, attend_tile<columns()>, args); });
+  with_lane_columns(args.head_dim,
+                    [&](auto columns) { launch(device, "decode_attention", shape, attend_tile<columns()>, args); });
 }
 
 }  // namespace collimate::cuda

@@ -235,7 +235,15 @@ void NcclTransport::exchange(std::span<const SendPart> sends, std::span<const Re
     peers[peer] = out[peer].bytes > 0 || in[peer].bytes > 0;
   }
   check(nccl_.group_end(), "ending an exchange");
-  if (!short_sends.empty() || !short_recvs.empty()) tcp_->exchange(short_sends, short_recvs);
+  if (!short_sends.empty() || !short_recvs.empty()) {
+    try {
+      tcp_->exchange(short_sends, short_recvs);
+    } catch (const JobFailure& failure) {
+      lost_ = failure.what();
+      close();  // what waits for the card of a lost rank does so no longer
+      throw;
+    }
+  }
   wait(peers);
   std::fill(at.begin(), at.end(), 0);
   for (const RecvPart& part : recvs) {
