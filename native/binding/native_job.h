@@ -1,8 +1,7 @@
 // One running job behind a JavaScript handle.
 //
-// 1. The job runs on its own threads; everything that touches JavaScript is queued to the JavaScript thread, in order,
-// so
-//    that the promise settles after the last hook call.
+// 1. The job runs on its own threads; everything that touches JavaScript is queued to the JavaScript thread, in
+//    order, so that the promise settles after the last hook call.
 // 2. A hook that throws aborts the job, and the promise is rejected with what it threw.
 // 3. When the environment ends first, the job is aborted and joined before anything that it uses goes away.
 #pragma once

@@ -1,8 +1,7 @@
 // The built-in GEMM kernel, for machines without oneDNN: packed panels and a 6 x 16 register block with explicit FMA.
 //
 // 1. Each element of C is the ordered sum over blocks of kBlockK of ordered sums inside a block: the bytes depend on
-// the
-//    shape, not on the place in C.
+//    the shape, not on the place in C.
 #ifndef COLLIMATE_USE_DNNL
 
 #include <immintrin.h>

@@ -1,9 +1,8 @@
 // The job's context: inputs, abort, and the checkpoint thread.
 //
 // 1. At most one checkpoint is being written; the next one waits for it.
-// 2. The host hears only of folders that are complete and synced; a failed one is removed, and its error is thrown at
-// the
-//    next call into the checkpoint machinery.
+// 2. The host hears only of folders that are complete and synced; a failed one is removed, and its error is thrown
+//    at the next call into the checkpoint machinery.
 #include "core/job.h"
 
 #include <chrono>

@@ -2,10 +2,9 @@
 //
 // 1. The global batch has `lanes` lanes, a power of two; lane i's gradient is computed alone.
 // 2. Lanes are summed by the complete binary tree over 0..lanes-1: node = left child + right child, element by element.
-// 3. A rank holds a contiguous range of lanes (lane_range), adds what lies in maximal aligned subtrees, and sends those
-// sums.
-//    Each fixed-size chunk of the flat gradient is finished by one owner rank and sent to all. So every world size from
-//    1 to `lanes` gives the same bytes.
+// 3. A rank holds a contiguous range of lanes (lane_range), adds what lies in maximal aligned subtrees, and sends
+//    those sums. Each fixed-size chunk of the flat gradient is finished by one owner rank and sent to all. So every
+//    world size from 1 to `lanes` gives the same bytes.
 #pragma once
 
 #include <cstdint>

@@ -1,8 +1,7 @@
 // Memory for large arrays: on cache lines, and on huge pages where they are long enough for one.
 //
 // 1. A tile load that crosses cache lines takes several times as long, and a product that walks down a tall matrix
-// meets
-//    a new 4 KiB page with every row.
+//    meets a new 4 KiB page with every row.
 // 2. A buffer that grows is not filled: what resize() adds has no value until it is written.
 // 3. The system may decline huge pages; then the memory is as any other.
 #pragma once

@@ -1,8 +1,7 @@
 // Sums of the rows of each cluster, fed block by block: the same bytes for any cut into blocks.
 //
-// 1. A cluster's members are added in row order, in double, in chunks of kMembersPerChunk; the chunks' sums are added
-// as
-//    a binary tree over their numbers: neighbours first, a chunk without a neighbour as it is.
+// 1. A cluster's members are added in row order, in double, in chunks of kMembersPerChunk; the chunks' sums are
+//    added as a binary tree over their numbers: neighbours first, a chunk without a neighbour as it is.
 // 2. Finished subtrees wait in a binary counter, so a cluster of n members holds at most log2(n / chunk) + 2 rows.
 #pragma once
 

@@ -1,8 +1,7 @@
 // The nearest centroid of each row: matrix products find the few that can be nearest, one defined sum decides.
 //
 // 1. score(i, j) = |c_j|^2 / 2 - x_i . c_j, in fp32 by wide_dot (core/row_ops.h). The nearest has the least score;
-// equal
-//    scores go to the lowest j.
+//    equal scores go to the lowest j.
 // 2. A product, in bf16 where the processor has it and in fp32 otherwise, gives every score up to a bound on its
 //    rounding; only centroids that the bound cannot rule out are scored by the definition. So the answer is a function
 //    of the values alone, the same on every instruction set.

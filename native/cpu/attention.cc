@@ -1,8 +1,7 @@
 // Causal grouped-query attention over packed sequences, forward and backward.
 //
-// 1. One work item is one (sequence, key/value head): it alone writes the outputs and gradients of that head's group,
-// so
-//    no sums cross items.
+// 1. One work item is one (sequence, key/value head): it alone writes the outputs and gradients of that head's
+//    group, so no sums cross items.
 // 2. Queries go in tiles of kQueryRows; a tile sees the keys from the first that its first row sees up to its last row.
 //    Scratch is kQueryRows x keys, never sequence x sequence.
 // 3. The backward recomputes probabilities from the saved log-sum-exp.

@@ -3,8 +3,7 @@
 // 1. An element is the sum over the rows in order, each term a fused multiply-add: the same bits on every instruction
 //    set and at every tile.
 // 2. Ranks are a handful of columns, which a general product library is not made for: it took a fifth of a bf16 step
-// for
-//    a fortieth of its work.
+//    for a fortieth of its work.
 #include <immintrin.h>
 
 #include <algorithm>

@@ -1,9 +1,8 @@
 // Causal grouped-query attention over packed sequences, forward and backward, in fp32.
 //
-// 1. A block owns 32 rows (queries, or in the second backward pass keys) of one head and walks over tiles of 32 of the
-// other
-//    side; scores of a tile live in shared memory, never rows x rows. Tiles may span sequences: each row knows where
-//    its own begins and ends.
+// 1. A block owns 32 rows (queries, or in the second backward pass keys) of one head and walks over tiles of 32 of
+//    the other side; scores of a tile live in shared memory, never rows x rows. Tiles may span sequences: each row
+//    knows where its own begins and ends.
 // 2. The backward recomputes probabilities from the log-sum-exp. dq is summed by the queries' blocks, dk and dv by the
 //    keys' blocks over all query heads of their group in order: no sum crosses blocks.
 // 3. A warp owns 8 rows of its block; a lane is a key while scores are made, and columns lane, lane + 32, ... after.

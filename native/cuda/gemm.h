@@ -3,8 +3,7 @@
 // 1. The order of a sum over k is a function of the shape: from first to last, or, where a caller asks, in blocks of
 //    k_block terms that it adds itself. It never depends on the card's size.
 // 2. `gemm_fp32` multiplies and adds in fp32 (explicit fused multiply-adds). `gemm_bf16` multiplies bf16 values and
-// adds
-//    in fp32 on the tensor cores.
+//    adds in fp32 on the tensor cores.
 #pragma once
 
 #include <cstdint>

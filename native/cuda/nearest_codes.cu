@@ -5,11 +5,10 @@
 // 2. Of level l the product is x . e, with x the row itself. What earlier codes take away from it, sum of c . e, is
 // read from
 //    the table of products. So no residual is written or rounded to bf16.
-// 3. The error of such a score is at most |e| (a |x| + b S) + absolute, S the sum of |c| over the codes taken: products
-// round
-//    both operands (a), sums and the table round in fp32, and the defined residual rounds once a level (b). Whatever
-//    may be least is scored again as core/nearest_centroids.h defines it, on the row's true residual; lowest index wins
-//    a tie.
+// 3. The error of such a score is at most |e| (a |x| + b S) + absolute, S the sum of |c| over the codes taken:
+//    products round both operands (a), sums and the table round in fp32, and the defined residual rounds once a
+//    level (b). Whatever may be least is scored again as core/nearest_centroids.h defines it, on the row's true
+//    residual; lowest index wins a tie.
 // 4. Candidates are gathered in any order: which one wins does not depend on it.
 // Floors for 4 M x 768, 4 x 256, on an H100: 12.3 GB at 3 TB/s = 4.1 ms, 6.3 TFLOP at 778 = 8.1 ms. Not measured yet:
 // no card.

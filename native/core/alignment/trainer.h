@@ -3,8 +3,7 @@
 // 1. Batches are cut from a permutation of the items that have a text, keyed by (seed, epoch); a row's codes are the
 //    nearest ones of the codebooks as they are at that step.
 // 2. AdamW with the learning rate falling to 0 along a cosine; weight decay touches W only, a code that is not used
-// must
-//    not drift to the origin.
+//    must not drift to the origin.
 // 3. The state after a step is parameters, moments and the loss curve: nothing else.
 #pragma once
 

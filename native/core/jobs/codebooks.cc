@@ -5,14 +5,11 @@
 // 2. A checkpoint holds centroids only: those of finished levels and the current ones. Codes of finished levels are
 //    found again on resume by the operations that made them.
 // 3. Rows and their residuals are made as they are read (core/row_source.h): beside the codebooks, memory is some
-// blocks
-//    of rows and a few bytes a row and level, however large the input files.
-// 4. Items that are held out take no part in clustering, and are encoded like the others afterwards. A second training
-// on
-//    all items would give codes that the measured error is not of.
-// 5. With the input `published` nothing is trained: codebooks and ids of an earlier run stay, and items that came later
-// are
-//    put into them (jobs/published_ids.h).
+//    blocks of rows and a few bytes a row and level, however large the input files.
+// 4. Items that are held out take no part in clustering, and are encoded like the others afterwards. A second
+//    training on all items would give codes that the measured error is not of.
+// 5. With the input `published` nothing is trained: codebooks and ids of an earlier run stay, and items that came
+//    later are put into them (jobs/published_ids.h).
 // 6. A gang of one: control flags are taken from the host directly.
 #include <memory>
 #include <string>

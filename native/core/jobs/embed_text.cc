@@ -1,8 +1,7 @@
 // Job `embed_text`: the mean of a base model's last hidden states over the tokens of each item's text.
 //
 // 1. Texts are packed in the order of their items, as many as fit into `tokensPerBatch`: batches are a function of
-// texts
-//    and recipe. A text longer than a batch is a batch of its own.
+//    texts and recipe. A text longer than a batch is a batch of its own.
 // 2. A text's hidden states do not depend on its neighbours in a batch (attention is block-diagonal); their bytes may,
 //    which is why the batch size is part of the recipe.
 // 3. With `centre` the mean over all texts is taken off before rows are normalised: hidden states share one large

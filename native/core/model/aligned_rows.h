@@ -2,10 +2,9 @@
 //
 // 1. Row of code c of level l = projection of the image W e_(l,c) (input `aligned`, tensor `rows` [levels, codes, T]).
 // 2. T = model width: the image itself, so that vectors of the same model's hidden states stay where they are.
-// Otherwise
-//    a fixed random rotation into, or onto, the model's width (orthonormal, drawn from the seed): it keeps angles, and
-//    spreads an image over all coordinates as the table's own rows are. Principal components would keep no angle better
-//    and put nearly all of an image into the first few coordinates.
+//    Otherwise a fixed random rotation into, or onto, the model's width (orthonormal, drawn from the seed): it keeps
+//    angles, and spreads an image over all coordinates as the table's own rows are. Principal components would keep
+//    no angle better and put nearly all of an image into the first few coordinates.
 // 3. Each level is scaled as a whole to the spread of the table's other rows: lengths within a level keep their ratio.
 //    Codes whose image is zero keep the row that they have.
 #pragma once

@@ -1,8 +1,7 @@
 // Parameters of a base model: a Hugging Face config.json and its safetensors shards.
 //
 // 1. Every tensor that the decoder needs must be there in the shape that the config says, and no tensor may be there
-// that
-//    it would leave out; nothing is guessed.
+//    that it would leave out; nothing is guessed.
 // 2. Token rows beyond the base's vocabulary are drawn from the seed with the spread of the base's own rows.
 #include <algorithm>
 #include <cmath>

@@ -4,8 +4,7 @@
 // 2. The bytes of loss and gradient are functions of parameters, batch and dropout stream alone.
 // 3. One path for frozen, low-rank and full parameters: a matrix gets a gradient if and only if it is trained.
 // 4. With recompute a layer's activations are made again in the backward, by the same calls on the same inputs: the
-// same
-//    bytes, for a fraction of the memory and the time of most of another forward.
+//    same bytes, for a fraction of the memory and the time of most of another forward.
 #pragma once
 
 #include <cstdint>

@@ -1,8 +1,8 @@
 // Where a pass keeps what. All buffers of a pass are laid out here, so that what one will need is known before it runs.
 //
 // 1. Without recompute every layer keeps what its backward reads. With it a layer keeps the two inputs of its norms
-// (the
-//    residual stream) and the small products of its adapters; the rest is one set of buffers that all layers share.
+//    (the residual stream) and the small products of its adapters; the rest is one set of buffers that all layers
+//    share.
 #include <algorithm>
 #include <string>
 

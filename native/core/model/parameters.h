@@ -1,8 +1,7 @@
 // Named parameters of a decoder: where each lies in one flat buffer, and which part of it is trained.
 //
 // 1. Values of all base parameters lie in one buffer, per layer in the order q, k, v, o, their biases in the same
-// order,
-//    gate, up, down, so that q/k/v (matrices and biases) and gate/up are one each.
+//    order, gate, up, down, so that q/k/v (matrices and biases) and gate/up are one each.
 // 2. A parameter is frozen, trained in full, or trained on a range of its rows; a linear layer may carry an adapter
 //    whose A and B are parameters of their own. Trained elements are numbered contiguously: the flat gradient and the
 //    Adam moments share that numbering.

@@ -1,8 +1,7 @@
 // Beam search over the trie of valid ids for one user, from next-token logits that the caller brings level by level.
 //
-// 1. A candidate's score is its parent's plus the log-probability of its token, in f32. Depth is fixed: no end token,
-// no
-//    length penalty.
+// 1. A candidate's score is its parent's plus the log-probability of its token, in f32. Depth is fixed: no end
+//    token, no length penalty.
 // 2. Order is total: higher score first, then (inside the search) the lower token path, (in the result) the lower item.
 //    The last level picks the result directly, so ties at its cut follow the item index too.
 // 3. Every valid continuation of every live hypothesis is a candidate. No log-probability is above 0, so no

@@ -5,9 +5,8 @@
 // numbers. A user's list is a function of the
 //    model, the trie, the options, its own prompt and its number modulo the size of a group: not of the shard, not of
 //    the other users, not of the number of threads.
-// 2. The head is one product per level over the hypotheses of a group: all rows of the head under `full`, only the rows
-// of
-//    tokens that occur at that level under `valid`.
+// 2. The head is one product per level over the hypotheses of a group: all rows of the head under `full`, only the
+//    rows of tokens that occur at that level under `valid`.
 // 3. Lists that are compared with exact ones (search_loss.h) are the same bytes as those that are not.
 #pragma once
 

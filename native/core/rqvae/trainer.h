@@ -2,11 +2,9 @@
 //
 // 1. Batches are cut from a permutation of the trained items, keyed by (seed, epoch).
 // 2. The first `warmup_steps` steps leave the quantizer out; then the codebooks begin as residual k-means of the
-// latents
-//    of at most kStartItemsMax trained items, evenly spaced, and take part from that step on.
+//    latents of at most kStartItemsMax trained items, evenly spaced, and take part from that step on.
 // 3. AdamW with the learning rate falling to 0 along a cosine; weight decay touches the network only, a code that is
-// not
-//    used must not drift to the origin.
+//    not used must not drift to the origin.
 // 4. The state after a step is parameters, moments and the loss curve: nothing else.
 #pragma once
 

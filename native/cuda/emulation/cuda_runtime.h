@@ -3,8 +3,7 @@
 // 1. Only what the kernels use is here, with CUDA's meaning: blocks run one after the other, the threads of a block as
 //    fibers that change over at barriers and warp exchanges (simt.h).
 // 2. Device memory is the process's own. Memory from cudaMalloc is filled with rubbish, so that a kernel that reads
-// what
-//    it has not written shows.
+//    what it has not written shows.
 // 3. Sums come out as on the card: the same order of the same IEEE operations. Speed means nothing here.
 #pragma once
 

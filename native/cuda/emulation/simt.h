@@ -1,11 +1,10 @@
 // Runs the threads of a CUDA block on one thread of a processor, as fibers: the engine below cuda_runtime.h here.
 //
 // 1. A fiber runs until it meets a barrier (block, warp) or ends; then the next one runs. A thread that has ended
-// counts
-//    as arrived, as on the card.
-// 2. Every exchange within a warp is write, barrier, read, barrier; all 32 lanes (or those of a short last warp) have
-// to
-//    take part. A barrier that not all reach is found out and ends the program, which a card would answer by hanging.
+//    counts as arrived, as on the card.
+// 2. Every exchange within a warp is write, barrier, read, barrier; all 32 lanes (or those of a short last warp)
+//    have to take part. A barrier that not all reach is found out and ends the program, which a card would answer by
+//    hanging.
 #pragma once
 
 #include <cstddef>
