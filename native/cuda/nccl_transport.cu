@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "collective/tell_all.h"
 #include "core/failure.h"
 #include "cuda/nccl.h"
 
@@ -271,21 +272,6 @@ std::string machine_name() {
   std::string name;
   std::getline(file, name);
   return name;
-}
-
-template <typename T>
-std::vector<T> tell_all(Transport& tcp, const T& own) {
-  std::vector<T> table(static_cast<size_t>(tcp.world()));
-  table[static_cast<size_t>(tcp.rank())] = own;
-  std::vector<SendPart> sends;
-  std::vector<RecvPart> recvs;
-  for (int peer = 0; peer < tcp.world(); ++peer) {
-    if (peer == tcp.rank()) continue;
-    sends.push_back({peer, std::as_bytes(std::span(&own, 1))});
-    recvs.push_back({peer, std::as_writable_bytes(std::span(&table[static_cast<size_t>(peer)], 1))});
-  }
-  tcp.exchange(sends, recvs);
-  return table;
 }
 
 // Why these ranks cannot use NCCL; empty where they can.

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstring>
 
+#include "collective/tell_all.h"
 #include "core/sha256.h"
 
 namespace collimate {
@@ -40,20 +41,6 @@ RankState own_state(Pool& pool, const ReplicatedState& state) {
     std::memcpy(own.digest.data(), digest.data(), own.digest.size());
   }
   return own;
-}
-
-std::vector<RankState> tell_all(Transport& transport, const RankState& own) {
-  std::vector<RankState> table(static_cast<size_t>(transport.world()));
-  table[static_cast<size_t>(transport.rank())] = own;
-  std::vector<SendPart> sends;
-  std::vector<RecvPart> recvs;
-  for (int peer = 0; peer < transport.world(); ++peer) {
-    if (peer == transport.rank()) continue;
-    sends.push_back({peer, std::as_bytes(std::span(&own, 1))});
-    recvs.push_back({peer, std::as_writable_bytes(std::span(&table[static_cast<size_t>(peer)], 1))});
-  }
-  transport.exchange(sends, recvs);
-  return table;
 }
 
 // Every rank judges the same table, so all of them come to the same end.

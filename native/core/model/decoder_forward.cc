@@ -1,7 +1,6 @@
 // Forward of the decoder, and whole passes.
 #include <chrono>
 
-#include "core/failure.h"
 #include "core/model/decoder_pass.h"
 
 namespace collimate {

@@ -98,7 +98,7 @@ TEST_CASE("nccl: one way may be long and the other short") {
   });
 }
 
-TEST_CASE("nccl: a rank that ends is named within two seconds, and the others hear of it") {
+TEST_CASE("nccl: a rank that ends is lost to the others within seconds") {
   const auto library = library_for(3);
   if (!library) return;
   std::atomic<int> told{0};
