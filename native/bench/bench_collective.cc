@@ -23,8 +23,13 @@ std::vector<double> run_rank(collimate::TcpListener listener, const collimate::T
   using Clock = std::chrono::steady_clock;
   const auto transport = collimate::connect_tcp(std::move(listener), gang);
   collimate::Pool pool(1);
-  collimate::LaneReducer reducer(
-      {.lanes = lanes, .elements = kElements, .scalars = 1, .transport = transport.get(), .pool = &pool});
+  const auto backend = collimate::ops_on_processor(pool);
+  collimate::LaneReducer reducer({.lanes = lanes,
+                                  .elements = kElements,
+                                  .scalars = 1,
+                                  .transport = transport.get(),
+                                  .pool = &pool,
+                                  .backend = backend.get()});
   std::vector<double> milliseconds;
   for (int repeat = 0; repeat < kRepeats; ++repeat) {
     reducer.compute(1, [&](const collimate::LaneReducer::Lane& lane) {

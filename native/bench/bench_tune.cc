@@ -62,8 +62,12 @@ void measure(const TrainingCase& work, const Variant& variant) {
     decoders.emplace_back(weights, *std::max_element(work.lengths.begin(), work.lengths.end()),
                           Decoder::Options{.recompute = recompute});
   }
-  Optimizer optimizer(parameters, {.beta2 = 0.95, .weight_decay = 0.1, .clip_norm = 1.0});
-  LaneReducer reducer({.lanes = work.lanes, .elements = parameters.trained_elements(), .scalars = 1, .pool = &pool});
+  Optimizer optimizer(parameters, *backend, {.beta2 = 0.95, .weight_decay = 0.1, .clip_norm = 1.0});
+  LaneReducer reducer({.lanes = work.lanes,
+                       .elements = parameters.trained_elements(),
+                       .scalars = 1,
+                       .pool = &pool,
+                       .backend = backend.get()});
   const std::vector<PackedBatch> lanes = random_lanes(work);
   int64_t labels = 0;
   for (const PackedBatch& lane : lanes) labels += lane.labels();
@@ -78,8 +82,8 @@ void measure(const TrainingCase& work, const Variant& variant) {
     });
     const LaneReducer::Result sum = reducer.reduce(step, 0);
     loss = sum.scalars[0] * static_cast<double>(scale);
-    const double norm = std::sqrt(ops::sum_squares(pool, sum.gradient));
-    optimizer.apply(pool, {.step = step, .learning_rate = 3e-4, .gradient = sum.gradient, .gradient_norm = norm});
+    const double norm = std::sqrt(backend->sum_squares(sum.gradient.data(), parameters.trained_elements()));
+    optimizer.apply({.step = step, .learning_rate = 3e-4, .gradient = sum.gradient, .gradient_norm = norm});
     weights.refresh();
     if (step >= work.warm_up_steps) seconds.push_back(seconds_now() - begin);
   }

@@ -123,7 +123,7 @@ LaneReducer::LaneReducer(const Options& options) : options_(options) {
                    " lanes; use at most one rank a lane, or raise lanes");
   }
   range_ = lane_range(options.lanes, rank, world);
-  total_.resize(static_cast<size_t>(options.elements));
+  if (world > 1) total_ = BackendArray<float>(*options.backend, options.elements);
 }
 
 LaneReducer::Block LaneReducer::begin(int lane) {
@@ -135,11 +135,20 @@ LaneReducer::Block LaneReducer::begin(int lane) {
       spare_.pop_back();
     }
   }
-  block.sum.resize(static_cast<size_t>(options_.elements));
-  float* sum = block.sum.data();
-  options_.pool->for_blocks(options_.elements, kChunk,
-                            [&](int64_t from, int64_t to) { std::fill(sum + from, sum + to, 0.0f); });
+  if (block.sum.data() == nullptr) block.sum = BackendArray<float>(*options_.backend, options_.elements);
+  options_.backend->zero(block.sum.data(), options_.elements * static_cast<int64_t>(sizeof(float)));
   return block;
+}
+
+void LaneReducer::add(const BackendArray<float>& to, const BackendArray<float>& from) const {
+  constexpr int64_t kRow = 64;  // how the elements are shared out; no element's sum depends on it
+  const int64_t rows = options_.elements / kRow, rest = options_.elements % kRow;
+  const auto add_from = [&](int64_t first, int64_t count, int64_t dim) {
+    if (count > 0 && dim > 0)
+      options_.backend->add_rows({.rows = count, .dim = dim, .from = from.data() + first, .to = to.data() + first});
+  };
+  add_from(0, rows, kRow);
+  add_from(rows * kRow, 1, rest);
 }
 
 // Adds the block to its sibling for as long as that one is there, whoever finished first: left plus right.
@@ -159,11 +168,7 @@ void LaneReducer::finish(Block block) {
       blocks_.erase(found);
     }
     if (sibling.first < block.first) std::swap(sibling, block);
-    float* left = block.sum.data();
-    const float* right = sibling.sum.data();
-    options_.pool->for_blocks(options_.elements, kChunk, [&](int64_t from, int64_t to) {
-      for (int64_t i = from; i < to; ++i) left[i] += right[i];
-    });
+    add(block.sum, sibling.sum);
     for (size_t i = 0; i < block.scalars.size(); ++i) block.scalars[i] += sibling.scalars[i];
     block.count *= 2;
     const std::lock_guard lock(mutex_);
@@ -179,7 +184,8 @@ void LaneReducer::compute(int at_once, const LaneBody& body) {
     for (int lane = next.fetch_add(1); lane < end; lane = next.fetch_add(1)) {
       try {
         Block block = begin(lane);
-        block.scalars = body({.number = lane, .slot = slot, .gradient = block.sum});
+        block.scalars = body(
+            {.number = lane, .slot = slot, .gradient = {block.sum.data(), static_cast<size_t>(options_.elements)}});
         if (static_cast<int>(block.scalars.size()) != options_.scalars) {
           throw JobFailure(FailureCause::internal, "lane " + std::to_string(lane) + " gave " +
                                                        std::to_string(block.scalars.size()) + " scalars; expected " +
@@ -205,6 +211,8 @@ struct LaneReducer::Gang {
   std::vector<std::vector<LaneRange>> blocks;    // by rank
   std::vector<std::vector<std::byte>> messages;  // by rank: StepHeader, then the scalars of each block
   std::vector<Leaf> leaves;                      // all blocks of all ranks, ascending
+  std::vector<std::span<const float>> own;       // this rank's block sums, on the host
+  std::span<float> total;                        // on the host
 };
 
 // Every rank tells every other its step, its control flags and the scalars of its blocks.
@@ -255,6 +263,23 @@ uint32_t LaneReducer::read_headers(Gang& gang, int64_t step) const {
   return control;
 }
 
+void LaneReducer::bring_blocks_to_host(Gang& gang) {
+  const auto elements = static_cast<size_t>(options_.elements);
+  if (options_.backend->is_host()) {
+    for (const Block& block : blocks_) gang.own.emplace_back(block.sum.data(), elements);
+    gang.total = {total_.data(), elements};
+    return;
+  }
+  host_blocks_.resize(std::max(host_blocks_.size(), blocks_.size()));
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    host_blocks_[i].resize(elements);
+    blocks_[i].sum.download(host_blocks_[i]);
+    gang.own.emplace_back(host_blocks_[i]);
+  }
+  host_total_.resize(elements);
+  gang.total = host_total_;
+}
+
 // Round r carries the block sums of window r to their owners and the finished window r - 1 to everyone.
 void LaneReducer::reduce_windows(Gang& gang) {
   const int world = gang.transport.world();
@@ -276,27 +301,24 @@ void LaneReducer::reduce_windows(Gang& gang) {
     for (int rank = 0; rank < world; ++rank) {
       const size_t block_count = gang.blocks[static_cast<size_t>(rank)].size();
       if (rank == own) {
-        for (const Block& block : blocks_) gang.leaves[leaf++].sum = block.sum.data() + mine.begin;
+        for (const auto sum : gang.own) gang.leaves[leaf++].sum = sum.data() + mine.begin;
         continue;
       }
       const ElementRange theirs = window_of(owned(rank), round);
       const ElementRange gathered = window_of(owned(rank), round - 1);
-      for (const Block& block : blocks_) {
-        sends.push_back(
-            {rank, std::as_bytes(std::span(block.sum).subspan(size_t(theirs.begin), size_t(theirs.size())))});
-      }
-      sends.push_back(
-          {rank, std::as_bytes(std::span(total_).subspan(size_t(finished.begin), size_t(finished.size())))});
+      for (const auto sum : gang.own)
+        sends.push_back({rank, std::as_bytes(sum.subspan(size_t(theirs.begin), size_t(theirs.size())))});
+      sends.push_back({rank, std::as_bytes(gang.total.subspan(size_t(finished.begin), size_t(finished.size())))});
       for (size_t i = 0; i < block_count; ++i) {
         auto& buffer = received_[next_buffer++];
         recvs.push_back({rank, std::as_writable_bytes(std::span(buffer).first(size_t(mine.size())))});
         gang.leaves[leaf++].sum = buffer.data();
       }
       recvs.push_back(
-          {rank, std::as_writable_bytes(std::span(total_).subspan(size_t(gathered.begin), size_t(gathered.size())))});
+          {rank, std::as_writable_bytes(gang.total.subspan(size_t(gathered.begin), size_t(gathered.size())))});
     }
     gang.transport.exchange(sends, recvs);
-    float* out = total_.data() + mine.begin;
+    float* out = gang.total.data() + mine.begin;
     options_.pool->for_blocks(mine.size(), kChunk, [&](int64_t begin, int64_t end) {
       sum_node(gang.leaves, options_.lanes, begin, end - begin, out + begin);
     });
@@ -316,17 +338,19 @@ LaneReducer::Result LaneReducer::reduce(int64_t step, uint32_t control) {
     result.control = control;
     std::swap(total_, blocks_[0].sum);
   } else {
-    Gang gang{*options_.transport, {}, {}, {}};
+    Gang gang{.transport = *options_.transport};
     exchange_headers(gang, step, control);
     result.control = read_headers(gang, step);
     for (size_t i = 0; i < static_cast<size_t>(options_.scalars); ++i) {
       result.scalars.push_back(sum_scalar(gang.leaves, options_.lanes, i));
     }
+    bring_blocks_to_host(gang);
     reduce_windows(gang);
+    if (!options_.backend->is_host()) total_.upload(gang.total);
   }
   for (Block& block : blocks_) spare_.push_back(std::move(block.sum));
   blocks_.clear();
-  result.gradient = total_;
+  result.gradient = {total_.data(), static_cast<size_t>(options_.elements)};
   return result;
 }
 

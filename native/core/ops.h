@@ -285,7 +285,7 @@ void copy_rows(Pool& pool, const RowCopy& args);
 // to += from, but for the rows that are left out.
 struct RowSum {
   int64_t rows = 0, dim = 0;
-  const int32_t* left_out = nullptr;  // [rows], 0 or 1
+  const int32_t* left_out = nullptr;  // [rows], 0 or 1; null: none is
   const float* from = nullptr;        // [rows, dim]
   float* to = nullptr;
 };

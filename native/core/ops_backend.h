@@ -47,7 +47,7 @@ class OpsBackend {
 
   // Null where it has no such products; `source` lies on the host.
   virtual std::unique_ptr<ops::PackedMatrix> pack(const ops::PackedMatrix::Source& source) = 0;
-  // When only rows from `first_row` on have changed.
+  // When only rows from `first_row` on have changed: no others are read. Here `source` lies in the backend's memory.
   virtual void pack_again(ops::PackedMatrix& matrix, const ops::PackedMatrix::Source& source, int64_t first_row) = 0;
 
   virtual void embedding_forward(const ops::EmbeddingForward& args) = 0;
@@ -78,6 +78,8 @@ class OpsBackend {
   virtual void copy_rows(const ops::RowCopy& args) = 0;
   virtual void add_rows(const ops::RowSum& args) = 0;
   virtual void dropout(const ops::Dropout& args) = 0;
+  virtual double sum_squares(const float* x, int64_t elements) = 0;
+  virtual void adamw(const ops::AdamW& args) = 0;
   virtual void decode_attention(const ops::GroupAttention& args) = 0;
   virtual void choose_columns(const ops::ColumnChoice& args) = 0;
 };

@@ -9,6 +9,8 @@
 namespace collimate {
 namespace {
 
+constexpr int64_t kZeroedBytes = int64_t{1} << 18;  // by one thread at a time
+
 class ProcessorOps final : public OpsBackend {
  public:
   explicit ProcessorOps(Pool& pool) : pool_(pool) {}
@@ -24,7 +26,11 @@ class ProcessorOps final : public OpsBackend {
     std::memcpy(to, from, static_cast<size_t>(bytes));
   }
   void copy(void* to, const void* from, int64_t bytes) override { std::memcpy(to, from, static_cast<size_t>(bytes)); }
-  void zero(void* memory, int64_t bytes) override { std::memset(memory, 0, static_cast<size_t>(bytes)); }
+  void zero(void* memory, int64_t bytes) override {
+    pool_.for_blocks(bytes, kZeroedBytes, [&](int64_t begin, int64_t end) {
+      std::memset(static_cast<char*>(memory) + begin, 0, static_cast<size_t>(end - begin));
+    });
+  }
   void synchronize() override {}
 
   void run_recorded(std::unique_ptr<Recording>&, const std::function<void()>& body) override { body(); }
@@ -67,6 +73,10 @@ class ProcessorOps final : public OpsBackend {
   void copy_rows(const ops::RowCopy& args) override { ops::copy_rows(pool_, args); }
   void add_rows(const ops::RowSum& args) override { ops::add_rows(pool_, args); }
   void dropout(const ops::Dropout& args) override { ops::dropout(pool_, args); }
+  double sum_squares(const float* x, int64_t elements) override {
+    return ops::sum_squares(pool_, {x, static_cast<size_t>(elements)});
+  }
+  void adamw(const ops::AdamW& args) override { ops::adamw(pool_, args); }
   void decode_attention(const ops::GroupAttention& args) override { ops::decode_attention(args); }
   void choose_columns(const ops::ColumnChoice& args) override { ops::choose_columns(args); }
 

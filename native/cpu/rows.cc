@@ -41,7 +41,7 @@ void copy_rows(Pool& pool, const RowCopy& args) {
 void add_rows(Pool& pool, const RowSum& args) {
   pool.for_blocks(args.rows, kRowsPerItem, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      if (args.left_out[i] != 0) continue;
+      if (args.left_out != nullptr && args.left_out[i] != 0) continue;
       float* to = args.to + i * args.dim;
       const float* from = args.from + i * args.dim;
       for (int64_t c = 0; c < args.dim; ++c) to[c] += from[c];

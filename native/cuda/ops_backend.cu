@@ -16,7 +16,7 @@ struct Recorded final : OpsBackend::Recording {
 
 class DeviceOps final : public OpsBackend {
  public:
-  explicit DeviceOps(int index) : device_(index) {}
+  explicit DeviceOps(int index) : device_(index), squares_(device_, 1) {}
 
   bool is_host() const override { return false; }
   int64_t available_bytes() const override { return static_cast<int64_t>(device_.memory().free_bytes); }
@@ -34,10 +34,15 @@ class DeviceOps final : public OpsBackend {
   }
 
   std::unique_ptr<ops::PackedMatrix> pack(const ops::PackedMatrix::Source& source) override {
-    return std::make_unique<Bf16Matrix>(device_, there(source, 0));
+    const int64_t elements = source.out * source.in;
+    const DeviceArray<float> values(device_, elements);
+    device_.upload(values.data(), source.values, size(elements * 4));
+    ops::PackedMatrix::Source there = source;
+    there.values = values.data();
+    return std::make_unique<Bf16Matrix>(device_, there);
   }
   void pack_again(ops::PackedMatrix& matrix, const ops::PackedMatrix::Source& source, int64_t first_row) override {
-    static_cast<Bf16Matrix&>(matrix).pack_again(device_, there(source, first_row), first_row);
+    static_cast<Bf16Matrix&>(matrix).pack_again(device_, source, first_row);
   }
 
   void embedding_forward(const ops::EmbeddingForward& args) override { cuda::embedding_forward(device_, args); }
@@ -68,26 +73,19 @@ class DeviceOps final : public OpsBackend {
   void copy_rows(const ops::RowCopy& args) override { cuda::copy_rows(device_, args); }
   void add_rows(const ops::RowSum& args) override { cuda::add_rows(device_, args); }
   void dropout(const ops::Dropout& args) override { cuda::dropout(device_, args); }
+  double sum_squares(const float* x, int64_t elements) override {
+    double result = 0.0;
+    cuda::sum_squares(device_, x, elements, squares_.data());
+    device_.download(&result, squares_.data(), sizeof(result));
+    return result;
+  }
+  void adamw(const ops::AdamW& args) override { cuda::adamw(device_, args); }
   void decode_attention(const ops::GroupAttention& args) override { cuda::decode_attention(device_, args); }
   void choose_columns(const ops::ColumnChoice& args) override { cuda::choose_columns(device_, args); }
 
  private:
-  // The source's rows from `first_row` on, on the device until the next call.
-  ops::PackedMatrix::Source there(const ops::PackedMatrix::Source& source, int64_t first_row) {
-    const int64_t elements = source.out * source.in;
-    if (staging_.size() < elements) {
-      staging_ = {};  // before the new one comes
-      staging_ = DeviceArray<float>(device_, elements);
-    }
-    const int64_t first = first_row * source.in;
-    device_.upload(staging_.data() + first, source.values + first, size((elements - first) * 4));
-    ops::PackedMatrix::Source result = source;
-    result.values = staging_.data();
-    return result;
-  }
-
   Device device_;
-  DeviceArray<float> staging_;  // what is packed, in fp32
+  DeviceArray<double> squares_;  // a sum of them
 };
 
 }  // namespace

@@ -61,7 +61,8 @@ __global__ void copy_strided(ops::RowCopy args) {
 
 __global__ void add_where(ops::RowSum args) {
   const int64_t element = global_thread();
-  if (element < args.rows * args.dim && args.left_out[element / args.dim] == 0) args.to[element] += args.from[element];
+  if (element >= args.rows * args.dim) return;
+  if (args.left_out == nullptr || args.left_out[element / args.dim] == 0) args.to[element] += args.from[element];
 }
 
 // Four elements a thread, which share one Philox counter.

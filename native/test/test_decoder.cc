@@ -143,10 +143,11 @@ TEST_CASE("decoder: an update moves trained elements only, and decays matrices o
   Pool pool(1);
   Parameters parameters = tiny_parameters(true, true);
   const std::vector<float> before(parameters.values().begin(), parameters.values().end());
-  Optimizer optimizer(parameters, {.weight_decay = 0.5});
+  const auto backend = ops_on_processor(pool);
+  Optimizer optimizer(parameters, *backend, {.weight_decay = 0.5});
   const std::vector<float> zero(static_cast<size_t>(parameters.trained_elements()), 0.0f);
   // With a zero gradient only decay can move a value.
-  optimizer.apply(pool, {.step = 0, .learning_rate = 0.1, .gradient = zero, .gradient_norm = 0.0});
+  optimizer.apply({.step = 0, .learning_rate = 0.1, .gradient = zero, .gradient_norm = 0.0});
   for (const Parameter& parameter : parameters.all()) {
     const bool decays = parameter.name.find("lora_") != std::string::npos;
     CAPTURE(parameter.name);
@@ -156,7 +157,7 @@ TEST_CASE("decoder: an update moves trained elements only, and decays matrices o
     CHECK(same == !decays);
   }
   const std::vector<float> ones(zero.size(), 1.0f);
-  optimizer.apply(pool, {.step = 1, .learning_rate = 0.1, .gradient = ones, .gradient_norm = 1.0});
+  optimizer.apply({.step = 1, .learning_rate = 0.1, .gradient = ones, .gradient_norm = 1.0});
   const Parameter& table = parameters.at(parameters.embedding());
   const auto split = static_cast<size_t>(table.offset + table.train_first_row * table.row_elements());
   CHECK(std::memcmp(before.data() + table.offset, parameters.values().data() + table.offset,
@@ -168,10 +169,11 @@ TEST_CASE(
     "decoder: clipping scales the update's gradient to the given norm; the schedule warms up and ends at its minimum") {
   Pool pool(1);
   Parameters a = tiny_parameters(true, false), b = tiny_parameters(true, false);
-  Optimizer clipped(a, {.epsilon = 1.0, .clip_norm = 1.0}), scaled(b, {.epsilon = 1.0});
+  const auto backend = ops_on_processor(pool);
+  Optimizer clipped(a, *backend, {.epsilon = 1.0, .clip_norm = 1.0}), scaled(b, *backend, {.epsilon = 1.0});
   const std::vector<float> large(static_cast<size_t>(a.trained_elements()), 4.0f), small(large.size(), 1.0f);
-  clipped.apply(pool, {.step = 0, .learning_rate = 0.1, .gradient = large, .gradient_norm = 4.0});
-  scaled.apply(pool, {.step = 0, .learning_rate = 0.1, .gradient = small, .gradient_norm = 1.0});
+  clipped.apply({.step = 0, .learning_rate = 0.1, .gradient = large, .gradient_norm = 4.0});
+  scaled.apply({.step = 0, .learning_rate = 0.1, .gradient = small, .gradient_norm = 1.0});
   for (size_t i = 0; i < a.values().size(); ++i) CHECK(a.values()[i] == doctest::Approx(b.values()[i]).epsilon(1e-5));
   const LearningRateSchedule schedule{.maximum = 1.0, .minimum = 0.1, .warmup_steps = 4, .steps = 104};
   CHECK(schedule.at(0) == doctest::Approx(0.25));

@@ -70,13 +70,14 @@ PackedBatch read_batch(const SafetensorsFile& file) {
   return batch;
 }
 
-Optimizer make_optimizer(Parameters& parameters, const SafetensorsFile& file) {
+Optimizer make_optimizer(Parameters& parameters, OpsBackend& backend, const SafetensorsFile& file) {
   const Json step = Json::parse(file.metadata().at("step"));
-  return Optimizer(parameters, {.beta1 = step.at("betas").at(0).get<double>(),
-                                .beta2 = step.at("betas").at(1).get<double>(),
-                                .epsilon = step.at("eps").get<double>(),
-                                .weight_decay = step.at("weight_decay").get<double>(),
-                                .clip_norm = step.at("clip_norm").get<double>()});
+  return Optimizer(parameters, backend,
+                   {.beta1 = step.at("betas").at(0).get<double>(),
+                    .beta2 = step.at("betas").at(1).get<double>(),
+                    .epsilon = step.at("eps").get<double>(),
+                    .weight_decay = step.at("weight_decay").get<double>(),
+                    .clip_norm = step.at("clip_norm").get<double>()});
 }
 
 double learning_rate(const SafetensorsFile& file) {
@@ -132,8 +133,9 @@ void check_step(Parameters& parameters, const SafetensorsFile& file) {
   CHECK(std::fabs(norm / static_cast<double>(file.f32("grad_norm", {1})[0]) - 1.0) < kTolerance);
   REQUIRE(norm >
           Json::parse(file.metadata().at("step")).at("clip_norm").get<double>());  // else clipping is not compared
-  Optimizer optimizer = make_optimizer(parameters, file);
-  optimizer.apply(pool, {.step = 0, .learning_rate = learning_rate(file), .gradient = gradient, .gradient_norm = norm});
+  const auto backend = ops_on_processor(pool);
+  Optimizer optimizer = make_optimizer(parameters, *backend, file);
+  optimizer.apply({.step = 0, .learning_rate = learning_rate(file), .gradient = gradient, .gradient_norm = norm});
   CHECK(check_trained(parameters, file, "after/", kTolerance) >= 5);
 }
 
@@ -207,17 +209,18 @@ TEST_CASE("parity: twenty steps of LoRA take PEFT's losses to PEFT's adapters, f
     const PackedBatch batch = read_batch(file);
     const auto losses = file.f32("losses", {kSteps});
     PoolDecoder decoder(parameters, pool, 32);
-    Optimizer optimizer = make_optimizer(parameters, file);
+    const auto backend = ops_on_processor(pool);
+    Optimizer optimizer = make_optimizer(parameters, *backend, file);
     for (int step = 0; step < kSteps; ++step) {
       CAPTURE(step);
       std::vector<float> gradient(static_cast<size_t>(parameters.trained_elements()), 0.0f);
       const float scale = 1.0f / static_cast<float>(batch.labels());
       const double loss = decoder.forward_backward(batch, {.loss_scale = scale, .gradient = gradient}) * double(scale);
       CHECK(std::fabs(loss / double(losses[static_cast<size_t>(step)]) - 1.0) < kAfterTwentySteps);
-      optimizer.apply(pool, {.step = step,
-                             .learning_rate = learning_rate(file),
-                             .gradient = gradient,
-                             .gradient_norm = std::sqrt(ops::sum_squares(pool, gradient))});
+      optimizer.apply({.step = step,
+                       .learning_rate = learning_rate(file),
+                       .gradient = gradient,
+                       .gradient_norm = std::sqrt(ops::sum_squares(pool, gradient))});
     }
     CHECK(double(losses[kSteps - 1]) < 0.9 * double(losses[0]));
     CHECK(check_trained(parameters, file, "final/", kAfterTwentySteps) >= 21);

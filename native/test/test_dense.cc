@@ -181,7 +181,7 @@ TEST_CASE("dense: the gradient of id rows and text network equals finite differe
     return decoder.forward_backward(batch, {.loss_scale = 1.0f, .gradient = gradient});
   };
   loss();
-  rows.backward(gradient);
+  rows.backward(gradient.data());
   const std::vector<float> analytic_all = gradient;
   for (const int number : {parameters.embedding(), parameters.number_of(dense::kTextIn),
                            parameters.number_of(dense::kTextOut), parameters.final_norm()}) {

@@ -53,8 +53,13 @@ struct Outcome {
 
 std::vector<Outcome> reduce_steps(Transport* transport, int lanes, int64_t elements, int threads, int at_once) {
   Pool pool(threads);
-  LaneReducer reducer(
-      {.lanes = lanes, .elements = elements, .scalars = kScalars, .transport = transport, .pool = &pool});
+  const auto backend = ops_on_processor(pool);
+  LaneReducer reducer({.lanes = lanes,
+                       .elements = elements,
+                       .scalars = kScalars,
+                       .transport = transport,
+                       .pool = &pool,
+                       .backend = backend.get()});
   std::vector<Outcome> outcomes;
   for (int64_t step = 0; step < 2; ++step) {
     reducer.compute(at_once, [&](const LaneReducer::Lane& lane) {
@@ -129,7 +134,8 @@ TEST_CASE("lanes: several at once give the bytes of one after the other, whichev
 
 TEST_CASE("lanes: no two lanes at the same time share a slot, and a failing one ends the others soon") {
   Pool pool(3);
-  LaneReducer reducer({.lanes = 64, .elements = 1, .scalars = 0, .pool = &pool});
+  const auto backend = ops_on_processor(pool);
+  LaneReducer reducer({.lanes = 64, .elements = 1, .scalars = 0, .pool = &pool, .backend = backend.get()});
   std::array<std::atomic<int>, 3> in_slot{};
   std::atomic<int> begun{0};
   bool crowded = false;
@@ -153,7 +159,9 @@ TEST_CASE("lanes: ranks at different steps fail on both sides") {
   int failures = 0;
   run_gang(2, [&](Transport& transport) {
     Pool pool(1);
-    LaneReducer reducer({.lanes = 2, .elements = 10, .scalars = 0, .transport = &transport, .pool = &pool});
+    const auto backend = ops_on_processor(pool);
+    LaneReducer reducer(
+        {.lanes = 2, .elements = 10, .scalars = 0, .transport = &transport, .pool = &pool, .backend = backend.get()});
     reducer.compute(1, [](const LaneReducer::Lane&) { return std::vector<double>{}; });
     try {
       reducer.reduce(5 + transport.rank(), 0);
@@ -167,18 +175,19 @@ TEST_CASE("lanes: ranks at different steps fail on both sides") {
 
 TEST_CASE("lanes: misuse and impossible sizes are refused") {
   Pool pool(1);
-  CHECK_THROWS_AS(LaneReducer({.lanes = 6, .elements = 1, .pool = &pool}), JobFailure);
+  const auto backend = ops_on_processor(pool);
+  CHECK_THROWS_AS(LaneReducer({.lanes = 6, .elements = 1, .pool = &pool, .backend = backend.get()}), JobFailure);
   run_gang(3, [&](Transport& transport) {
     Pool own(1);
     bool refused = false;
     try {
-      LaneReducer reducer({.lanes = 2, .elements = 1, .transport = &transport, .pool = &own});
+      LaneReducer reducer({.lanes = 2, .elements = 1, .transport = &transport, .pool = &own, .backend = backend.get()});
     } catch (const JobFailure&) {
       refused = true;
     }
     if (!refused) throw std::runtime_error("three ranks with two lanes were accepted");
   });
-  LaneReducer reducer({.lanes = 2, .elements = 1, .scalars = 0, .pool = &pool});
+  LaneReducer reducer({.lanes = 2, .elements = 1, .scalars = 0, .pool = &pool, .backend = backend.get()});
   CHECK_THROWS_AS(reducer.reduce(0, 0), JobFailure);
   CHECK_THROWS_AS(reducer.compute(1, [](const LaneReducer::Lane&) { return std::vector<double>{1.0}; }), JobFailure);
 }

@@ -3,7 +3,7 @@
 //
 // 1. Weights are random numbers that repeat, of the size that fresh ones have: a product costs the same whatever they
 //    are.
-// 2. A step is what `tune` does in one: lanes, their sum, clipping and AdamW on the host, weights brought over.
+// 2. A step is what `tune` does in one: lanes, their sum, clipping, AdamW, and the weights made of the new values.
 #pragma once
 
 #include <algorithm>
@@ -51,8 +51,12 @@ inline TrainingRate time_training(const TrainingCase& work, OpsBackend& backend,
   fill_repeated(parameters);
   DecoderWeights weights(parameters, backend, precision);
   Decoder decoder(weights, *std::max_element(work.lengths.begin(), work.lengths.end()));
-  Optimizer optimizer(parameters, {.beta2 = 0.95, .weight_decay = 0.1, .clip_norm = 1.0});
-  LaneReducer reducer({.lanes = work.lanes, .elements = parameters.trained_elements(), .scalars = 1, .pool = &pool});
+  Optimizer optimizer(parameters, backend, {.beta2 = 0.95, .weight_decay = 0.1, .clip_norm = 1.0});
+  LaneReducer reducer({.lanes = work.lanes,
+                       .elements = parameters.trained_elements(),
+                       .scalars = 1,
+                       .pool = &pool,
+                       .backend = &backend});
   const std::vector<PackedBatch> lanes = random_lanes(work);
   TrainingRate rate;
   for (const PackedBatch& lane : lanes) rate.labels += lane.labels();
@@ -63,13 +67,13 @@ inline TrainingRate time_training(const TrainingCase& work, OpsBackend& backend,
     const double begin = seconds_now();
     reducer.compute(1, [&](const LaneReducer::Lane& lane) -> std::vector<double> {
       return {decoder.forward_backward(lanes[static_cast<size_t>(lane.number)],
-                                       {.loss_scale = scale, .gradient = lane.gradient, .gradient_is_zero = true})};
+                                       {.loss_scale = scale, .gradient = lane.gradient})};
     });
     const LaneReducer::Result sum = reducer.reduce(step, 0);
     rate.loss = sum.scalars[0] * static_cast<double>(scale);
-    const double norm = std::sqrt(ops::sum_squares(pool, sum.gradient));
-    optimizer.apply(pool, {.step = step, .learning_rate = 3e-4, .gradient = sum.gradient, .gradient_norm = norm});
-    weights.refresh();
+    const double norm = std::sqrt(backend.sum_squares(sum.gradient.data(), parameters.trained_elements()));
+    optimizer.apply({.step = step, .learning_rate = 3e-4, .gradient = sum.gradient, .gradient_norm = norm});
+    weights.refresh(optimizer.trained());
     backend.synchronize();
     if (step >= work.warm_up_steps) seconds.push_back(seconds_now() - begin);
   }

@@ -51,7 +51,6 @@ ItemRows::ItemRows(const DecoderWeights& weights, Pool& pool, const TextVectors*
       dropped_(static_cast<size_t>(items_), 0),
       table_(backend_, items_ * dim_),
       inverse_length_(backend_, items_) {
-  if (!backend_.is_host()) drows_there_ = BackendArray<float>(backend_, items_ * dim_);
   if (text_ == nullptr) return;
   const Parameters& parameters = weights.parameters();
   network_ = {.in = parameters.number_of(kTextIn), .out = parameters.number_of(kTextOut)};
@@ -60,11 +59,8 @@ ItemRows::ItemRows(const DecoderWeights& weights, Pool& pool, const TextVectors*
   gate_up_ = BackendArray<float>(backend_, 2 * items_ * network_.hidden);
   act_ = BackendArray<float>(backend_, items_ * network_.hidden);
   dact_ = BackendArray<float>(backend_, items_ * network_.hidden);
-  if (!backend_.is_host()) {
-    dropped_there_ = BackendArray<int32_t>(backend_, items_);
-    dnetwork_there_ =
-        BackendArray<float>(backend_, parameters.at(network_.in).elements() + parameters.at(network_.out).elements());
-  }
+  drows_ = BackendArray<float>(backend_, items_ * dim_);
+  if (!backend_.is_host()) dropped_there_ = BackendArray<int32_t>(backend_, items_);
   for (int64_t i = 0; i < items_; ++i) {
     const float* row = text_->rows.data() + i * text_->dim;
     has_text_.push_back(std::any_of(row, row + text_->dim, [](float value) { return value != 0.0f; }) ? 1 : 0);
@@ -112,11 +108,7 @@ void ItemRows::make(const IdDrop& drop) {
     text_forward();
     choose_dropped(drop);
     if (!backend_.is_host()) dropped_there_.upload(dropped_);
-    backend_.add_rows({.rows = items_,
-                       .dim = dim_,
-                       .left_out = backend_.is_host() ? dropped_.data() : dropped_there_.data(),
-                       .from = ids,
-                       .to = table_.data()});
+    backend_.add_rows({.rows = items_, .dim = dim_, .left_out = dropped(), .from = ids, .to = table_.data()});
   }
   backend_.unit_rows_forward({.rows = items_,
                               .dim = dim_,
@@ -160,45 +152,23 @@ void ItemRows::text_backward(const Gradients& gradients) {
                             .dweight = gradients.in});
 }
 
-void ItemRows::backward(std::span<float> gradient) {
-  const Parameters& parameters = weights_.parameters();
-  const std::span<float> drows = gradient.subspan(static_cast<size_t>(gradient_offset(parameters.embedding())),
-                                                  static_cast<size_t>(items_ * dim_));
-  Gradients there{.rows = drows.data()};
-  if (text_ != nullptr) {
-    there.in = gradient.data() + gradient_offset(network_.in);
-    there.out = gradient.data() + gradient_offset(network_.out);
-  }
-  const auto on_device = !backend_.is_host();
-  if (on_device) {
-    drows_there_.upload(drows);
-    there = {.rows = drows_there_.data(), .in = dnetwork_there_.data()};
-    if (text_ != nullptr) {
-      there.out = there.in + parameters.at(network_.in).elements();
-      backend_.zero(there.in, dnetwork_there_.size() * static_cast<int64_t>(sizeof(float)));
-    }
-  }
+void ItemRows::backward(float* gradient) {
+  float* drows = gradient + gradient_offset(weights_.parameters().embedding());
   backend_.unit_rows_backward({.rows = items_,
                                .dim = dim_,
                                .length = length_,
                                .y = table_.data(),
                                .inverse_length = inverse_length_.data(),
-                               .dy = there.rows,
-                               .dx = there.rows});
-  if (text_ != nullptr) text_backward(there);
-  if (on_device) drows_there_.download(drows);
+                               .dy = drows,
+                               .dx = drows});
   if (text_ == nullptr) return;
-  if (on_device) {
-    // In the flat gradient as here, the two matrices lie side by side.
-    std::vector<float> network(static_cast<size_t>(dnetwork_there_.size()));
-    dnetwork_there_.download(network);
-    float* to = gradient.data() + gradient_offset(network_.in);
-    for (size_t i = 0; i < network.size(); ++i) to[i] += network[i];
-  }
-  pool_.for_blocks(items_, kItemsPerBlock, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      if (dropped_[static_cast<size_t>(i)] != 0) std::fill_n(drows.data() + i * dim_, dim_, 0.0f);
-  });
+  text_backward(
+      {.rows = drows, .in = gradient + gradient_offset(network_.in), .out = gradient + gradient_offset(network_.out)});
+  // An id row that was dropped has no part in its item's row.
+  const int64_t bytes = items_ * dim_ * static_cast<int64_t>(sizeof(float));
+  backend_.copy(drows_.data(), drows, bytes);
+  backend_.zero(drows, bytes);
+  backend_.add_rows({.rows = items_, .dim = dim_, .left_out = dropped(), .from = drows_.data(), .to = drows});
 }
 
 }  // namespace collimate::dense

@@ -47,7 +47,8 @@ class ItemRows {
   std::vector<float> host_table() const;
   float length() const { return length_; }
   // In: the table's gradient where the embedding's goes. Out: the embedding's, and the network's added to its own.
-  void backward(std::span<float> gradient);
+  // `gradient`: of all that is trained, in the backend's memory.
+  void backward(float* gradient);
 
  private:
   struct Network {
@@ -61,6 +62,7 @@ class ItemRows {
   void text_forward();
   void text_backward(const Gradients& gradients);
   void choose_dropped(const IdDrop& drop);
+  const int32_t* dropped() const { return backend_.is_host() ? dropped_.data() : dropped_there_.data(); }
   int64_t gradient_offset(int number) const { return weights_.parameters().at(number).gradient_offset; }
 
   const DecoderWeights& weights_;
@@ -74,10 +76,10 @@ class ItemRows {
   std::vector<uint8_t> has_text_;  // [I]
   // In the backend's memory.
   PlacedArray<float> text_rows_;
-  BackendArray<float> table_, inverse_length_;        // [I, C], [I]
-  BackendArray<float> gate_up_, act_, dact_;          // [I, 2h], [I, h], [I, h]
-  BackendArray<int32_t> dropped_there_;               // on a device
-  BackendArray<float> drows_there_, dnetwork_there_;  // [I, C]; both matrices
+  BackendArray<float> table_, inverse_length_;  // [I, C], [I]
+  BackendArray<float> gate_up_, act_, dact_;    // [I, 2h], [I, h], [I, h]
+  BackendArray<int32_t> dropped_there_;         // on a device
+  BackendArray<float> drows_;                   // [I, C], with text
 };
 
 }  // namespace collimate::dense

@@ -54,7 +54,7 @@ class DenseTrainer : public LanedModel {
         recipe_(read_recipe(context.recipe(), sequences_.count())),
         text_(read_text(context, log_.items())),
         order_(order_options()),
-        state_(make_parameters(recipe_, log_.items(), text()), recipe_.optimizer),
+        state_(make_parameters(recipe_, log_.items(), text()), context.ops(), recipe_.optimizer),
         weights_(state_.parameters, context.ops()),
         rows_(weights_, context.pool(), text()) {
     if (context.spec().join_survivors) {
@@ -62,7 +62,7 @@ class DenseTrainer : public LanedModel {
     } else if (context.spec().resume_dir) {
       state_.resume(*context.spec().resume_dir, recipe_.schedule.steps);
     }
-    weights_.refresh();
+    weights_.refresh(state_.optimizer.trained());
   }
 
   LanedSettings settings() const override {
@@ -103,7 +103,6 @@ class DenseTrainer : public LanedModel {
                                                       .step = state_.step,
                                                       .lane = lane.number},
                                           .gradient = lane.gradient,
-                                          .gradient_is_zero = true,
                                           .seconds = &passes});
     seconds.forward += passes.forward;
     seconds.backward += passes.backward;
@@ -111,13 +110,16 @@ class DenseTrainer : public LanedModel {
   }
 
   std::span<const float> whole_gradient(std::span<const float> sum) override {
-    gradient_.resize(static_cast<size_t>(state_.parameters.trained_elements()));
-    std::fill(std::copy(sum.begin(), sum.end(), gradient_.begin()), gradient_.end(), 0.0f);
-    rows_.backward(gradient_);
-    return gradient_;
+    constexpr int64_t kFloatBytes = sizeof(float);
+    const int64_t elements = state_.parameters.trained_elements(), summed = settings().reduced_elements;
+    if (gradient_.size() == 0) gradient_ = BackendArray<float>(context_.ops(), elements);
+    context_.ops().copy(gradient_.data(), sum.data(), summed * kFloatBytes);
+    context_.ops().zero(gradient_.data() + summed, (elements - summed) * kFloatBytes);
+    rows_.backward(gradient_.data());
+    return {gradient_.data(), static_cast<size_t>(elements)};
   }
 
-  void parameters_changed() override { weights_.refresh(); }
+  void parameters_changed() override { weights_.refresh(state_.optimizer.trained()); }
 
   int prepare_lanes(const LaneRange& range) override {
     const LanePlan plan = plan_decoder_lanes(context_, {.parameters = state_.parameters,
@@ -184,7 +186,7 @@ class DenseTrainer : public LanedModel {
   TuneState state_;
   DecoderWeights weights_;
   dense::ItemRows rows_;
-  std::vector<float> gradient_;    // of all that is trained
+  BackendArray<float> gradient_;   // of all that is trained
   std::vector<Decoder> decoders_;  // by slot of the reducer
 };
 

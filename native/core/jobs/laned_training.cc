@@ -2,6 +2,7 @@
 #include "core/jobs/laned_training.h"
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <new>
@@ -11,7 +12,6 @@
 #include "core/jobs/regrouping.h"
 #include "core/jobs/state_sync.h"
 #include "core/model/decoder.h"
-#include "core/ops.h"
 
 namespace collimate {
 
@@ -64,8 +64,12 @@ class Training {
                                           .elements = settings_.reduced_elements,
                                           .scalars = settings_.sums,
                                           .transport = context_.transport(),
-                                          .pool = &context_.pool()});
-    if (synchronise(context_.transport(), context_.pool(), state_.replicated())) model_.parameters_changed();
+                                          .pool = &context_.pool(),
+                                          .backend = &context_.ops()});
+    if (synchronise(context_.transport(), context_.pool(), state_.replicated())) {
+      state_.optimizer.to_backend();
+      model_.parameters_changed();
+    }
     if (state_.step < settings_.steps) lanes_at_once_ = model_.prepare_lanes(reducer_->range());
     progress().step.store(state_.step);
     context_.host().on_ready(state_.step);
@@ -94,11 +98,10 @@ class Training {
     const auto reduced = std::chrono::steady_clock::now();
     const std::span<const float> gradient = model_.whole_gradient(sum.gradient);
     const double loss = sum.scalars[0] / static_cast<double>(batch.terms);
-    const double norm = std::sqrt(ops::sum_squares(context_.pool(), gradient));
+    const double norm = std::sqrt(context_.ops().sum_squares(gradient.data(), static_cast<int64_t>(gradient.size())));
     check_finite(loss, norm, batch);
     const double learning_rate = settings_.schedule.at(state_.step);
     state_.optimizer.apply(
-        context_.pool(),
         {.step = state_.step, .learning_rate = learning_rate, .gradient = gradient, .gradient_norm = norm});
     model_.parameters_changed();
     const double optimizer_seconds = seconds_since(reduced);
@@ -172,6 +175,7 @@ class Training {
   JobOutcome finished() {
     progress().enter(JobPhase::finishing);
     context_.finish_checkpoints();
+    state_.optimizer.to_host();
     return model_.result();
   }
 
@@ -224,13 +228,15 @@ LanePlan plan_decoder_lanes(JobContext& context, const DecoderLanes& lanes) {
   // A device takes one lane after the other, each with all of it.
   const bool on_device = !context.ops().is_host();
   const int threads = on_device ? 1 : context.pool().threads();
-  const int64_t gradient = lanes.settings.reduced_elements * static_cast<int64_t>(sizeof(float));
+  // A device keeps the sums that wait for their siblings where it keeps activations.
+  const int64_t gradients = on_device ? 1 + std::bit_width(static_cast<unsigned>(lanes.range.count)) : 1;
+  const int64_t gradient_bytes = gradients * lanes.settings.reduced_elements * static_cast<int64_t>(sizeof(float));
   Decoder::PassShape shape = largest_lane(lanes);
   shape.on_device = on_device;
   // Lanes of later epochs may be somewhat larger.
   const auto lane_bytes = [&](bool recompute) {
     shape.recompute = recompute;
-    return Decoder::workspace_bytes(lanes.parameters, shape) / 4 * 5 + gradient;
+    return Decoder::workspace_bytes(lanes.parameters, shape) / 4 * 5 + gradient_bytes;
   };
   const LaneMemory memory{
       .kept_bytes = lane_bytes(false),

@@ -59,13 +59,15 @@ class LanedModel {
   virtual std::vector<double> run_lane(const StepBatch& batch, const LaneReducer::Lane& lane, LaneSeconds& seconds) = 0;
   // What a step's report has beside what all kinds have; `sums` over all lanes.
   virtual void add_metrics(const StepBatch&, std::span<const double> /*sums*/, std::map<std::string, double>&) const {}
-  // The gradient of all trained elements from the sum over lanes; `sum` is valid until the next step.
+  // The gradient of all trained elements from the sum over lanes, both in the backend's memory; `sum` is valid until
+  // the next step.
   virtual std::span<const float> whole_gradient(std::span<const float> sum) { return sum; }
   // The parameters are others than before: an update was applied, or a peer's state taken.
   virtual void parameters_changed() {}
   // Memory for lanes of this range from the present step on; answers how many run at once.
   virtual int prepare_lanes(const LaneRange& range) = 0;
   virtual void release_lanes() = 0;
+  // The parameters on the host are those of the last step.
   virtual JobOutcome result() = 0;
 };
 

@@ -84,7 +84,7 @@ class Tuner : public LanedModel {
         vocabulary_(read_vocabulary(context.input("vocabulary"))),
         examples_(context.input("train_examples"), vocabulary_.tokens),
         order_(order_options()),
-        state_(make_parameters(context, recipe_, vocabulary_), recipe_.optimizer) {
+        state_(make_parameters(context, recipe_, vocabulary_), context.ops(), recipe_.optimizer) {
     // Before any other weights take the place of those that training begins with.
     reference_ = reference_log_probabilities(
         context, {.examples = examples_, .parameters = state_.parameters, .precision = precision()});
@@ -137,7 +137,6 @@ class Tuner : public LanedModel {
                                                       .step = state_.step,
                                                       .lane = lane.number},
                                           .gradient = lane.gradient,
-                                          .gradient_is_zero = true,
                                           .preference_beta = recipe_.preference_beta,
                                           .label_losses = label_losses,
                                           .seconds = &passes});
@@ -168,7 +167,7 @@ class Tuner : public LanedModel {
     }
   }
 
-  void parameters_changed() override { weights_->refresh(); }
+  void parameters_changed() override { weights_->refresh(state_.optimizer.trained()); }
 
   int prepare_lanes(const LaneRange& range) override {
     const LanePlan plan = plan_decoder_lanes(context_, {.parameters = state_.parameters,

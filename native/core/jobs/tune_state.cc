@@ -19,6 +19,7 @@ const char* const kStateFile = "state.json";
 }  // namespace
 
 ReplicatedState TuneState::replicated() {
+  optimizer.to_host();
   ReplicatedState view{.step = step, .curve = losses, .parts = {}};
   for (int number = 0; number < static_cast<int>(parameters.all().size()); ++number) {
     const Parameter& parameter = parameters.at(number);
@@ -36,6 +37,7 @@ std::function<void(const std::filesystem::path&)> TuneState::snapshot() {
     std::vector<float> parameters, first_moment, second_moment, losses;
     int64_t step;
   };
+  optimizer.to_host();
   auto snapshot = std::make_shared<Snapshot>(
       Snapshot{gather_trained(parameters), optimizer.first_moment(), optimizer.second_moment(), losses, step});
   return [snapshot](const std::filesystem::path& folder) {
@@ -69,6 +71,7 @@ void TuneState::resume(const std::filesystem::path& folder, int64_t steps) {
   std::copy(first.begin(), first.end(), optimizer.first_moment().begin());
   std::copy(second.begin(), second.end(), optimizer.second_moment().begin());
   const auto curve = file.f32("loss", {saved});
+  optimizer.to_backend();
   losses.assign(curve.begin(), curve.end());
   step = saved;
 }

@@ -15,8 +15,8 @@
 namespace collimate {
 
 struct TuneState {
-  TuneState(Parameters initial, const Optimizer::Options& options)
-      : parameters(std::move(initial)), optimizer(parameters, options) {}
+  TuneState(Parameters initial, OpsBackend& backend, const Optimizer::Options& options)
+      : parameters(std::move(initial)), optimizer(parameters, backend, options) {}
   TuneState(const TuneState&) = delete;  // the optimizer points into it
   TuneState& operator=(const TuneState&) = delete;
 
@@ -25,7 +25,8 @@ struct TuneState {
   std::vector<float> losses;
   int64_t step = 0;  // updates applied; -1: these are not a gang's parameters
 
-  // The trained parameters, the moments, the curve and the step, in place.
+  // The trained parameters, the moments, the curve and the step, in place on the host. When they are changed there,
+  // optimizer.to_backend() is due.
   ReplicatedState replicated();
   // Writes a checkpoint of the state as it is now, whenever it is called.
   std::function<void(const std::filesystem::path& folder)> snapshot();

@@ -35,7 +35,7 @@ Decoder::Decoder(const DecoderWeights& weights, int64_t positions, const Options
 
 float* Decoder::gradient_of(const Pass& pass, int number) const {
   const int64_t offset = parameters_.at(number).gradient_offset;
-  return offset < 0 ? nullptr : pass.gradient + offset;
+  return offset < 0 ? nullptr : pass.args->gradient.data() + offset;
 }
 
 void Decoder::drop(const Pass& pass, float* x, int64_t site) const {

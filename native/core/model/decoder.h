@@ -72,8 +72,7 @@ class Decoder {
   struct GradientArgs {
     float loss_scale = 1.0f;
     DropoutSpec dropout{};
-    std::span<float> gradient;
-    bool gradient_is_zero = false;  // as a lane's is at first: then a device's simply takes its place
+    std::span<float> gradient;  // in the backend's memory
     double preference_beta = 0.1;
     std::span<double> label_losses{};  // [N], or empty: filled with the sum's terms; a group's is at its first label
     PassSeconds* seconds = nullptr;    // added to, unless null
@@ -120,8 +119,6 @@ class Decoder {
   void lay_out(Pass& pass, const Head& head);
   void place(Pass& pass);
   void check(const PackedBatch& batch) const;
-  void begin_gradient(Pass& pass);
-  void collect_gradient(const Pass& pass);
   // Rows of logits held at once: about 16 MiB, between 64 and 1024 rows; a function of the vocabulary alone.
   static int64_t logits_rows(int64_t vocabulary);
   void forward(Pass& pass);
@@ -173,8 +170,6 @@ class Decoder {
   ops::RopeTable rope_;
   PlacedArray<float> cos_, sin_;
   Arena arena_;
-  BackendArray<float> gradient_;  // on a device
-  std::vector<float> collected_;
 };
 
 }  // namespace collimate

@@ -182,47 +182,18 @@ std::vector<float> Decoder::hidden_states(const PackedBatch& batch) {
   return hidden;
 }
 
-// On the host the caller's gradient is added to in place; a device makes one of its own, which is then added
-// or, where nothing is there yet, copied.
-void Decoder::begin_gradient(Pass& pass) {
-  if (backend_.is_host()) {
-    pass.gradient = pass.args->gradient.data();
-    return;
-  }
-  const auto elements = static_cast<int64_t>(pass.args->gradient.size());
-  if (gradient_.size() < elements) {
-    gradient_ = {};
-    gradient_ = BackendArray<float>(backend_, elements);
-  }
-  pass.gradient = gradient_.data();
-  backend_.zero(pass.gradient, elements * kFloatBytes);
-}
-
-void Decoder::collect_gradient(const Pass& pass) {
-  if (backend_.is_host()) return;
-  const std::span<float> to = pass.args->gradient;
-  if (pass.args->gradient_is_zero) {
-    gradient_.download(to);
-    return;
-  }
-  collected_.resize(to.size());
-  gradient_.download(collected_);
-  for (size_t i = 0; i < to.size(); ++i) to[i] += collected_[i];
-}
-
 double Decoder::forward_backward(const PackedBatch& batch, const GradientArgs& args) {
   if (batch.labels() == 0) return 0.0;
   Pass pass{.batch = batch, .args = &args};
   using Clock = std::chrono::steady_clock;
   const Clock::time_point started = Clock::now();
   lay_out(pass, {.logits = logits_rows(parameters_.config().vocabulary)});
-  begin_gradient(pass);
   forward(pass);
   if (args.seconds != nullptr) backend_.synchronize();
   const Clock::time_point turned = Clock::now();
   const double loss = head_forward_backward(pass);
   backward(pass);
-  collect_gradient(pass);
+  if (args.seconds != nullptr) backend_.synchronize();
   if (args.seconds != nullptr) {
     args.seconds->forward += std::chrono::duration<double>(turned - started).count();
     args.seconds->backward += std::chrono::duration<double>(Clock::now() - turned).count();

@@ -42,7 +42,6 @@ struct Decoder::Pass {
   float* logits = nullptr;                      // [as many rows as the pass makes at once, V]
   double* losses = nullptr;                     // [N]
   float* row_scales = nullptr;                  // [N], with groups
-  float* gradient = nullptr;                    // of all that is trained
   const float* stream = nullptr;                // residual stream so far, without `branch`
   float* branch = nullptr;                      // [T, C], output of the newest branch, still to be added
   bool branch_pending = false;

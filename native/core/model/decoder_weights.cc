@@ -94,18 +94,24 @@ void DecoderWeights::place() {
   }
 }
 
-void DecoderWeights::refresh() {
-  for (Matrix& matrix : matrices_) {
+void DecoderWeights::refresh(const float* trained) {
+  if ((trained == nullptr) != backend_.is_host())
+    throw JobFailure(FailureCause::internal, "trained values are elsewhere than the weights that they belong to");
+  for (const Matrix& matrix : matrices_) {
     if (matrix.first_trained_row < 0) continue;
-    backend_.pack_again(*matrix.packed, matrix.source, matrix.first_trained_row);
+    ops::PackedMatrix::Source source = matrix.source;
+    // The parts of a matrix lie side by side among the trained values too; frozen rows have no place there.
+    if (trained != nullptr)
+      source.values =
+          trained + parameters_.at(matrix.numbers[0]).gradient_offset - matrix.first_trained_row * source.in;
+    backend_.pack_again(*matrix.packed, source, matrix.first_trained_row);
   }
   for (size_t i = 0; i < copies_.size(); ++i) {
-    const auto number = static_cast<int>(i);
-    const Parameter& parameter = parameters_.at(number);
+    const Parameter& parameter = parameters_.at(static_cast<int>(i));
     if (copies_[i].there == nullptr || parameter.train_rows == 0) continue;
-    const int64_t first = parameter.train_first_row * parameter.row_elements();
-    backend_.upload(copies_[i].there + first, parameters_.data(number) + first,
-                    parameter.trained_elements() * static_cast<int64_t>(sizeof(float)));
+    backend_.copy(copies_[i].there + parameter.train_first_row * parameter.row_elements(),
+                  trained + parameter.gradient_offset,
+                  parameter.trained_elements() * static_cast<int64_t>(sizeof(float)));
   }
 }
 

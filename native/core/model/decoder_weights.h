@@ -1,7 +1,7 @@
 // A decoder's parameters where a backend's ops read them: the parameters themselves on the processor in fp32, copies
 // beside them otherwise. The fp32 parameters stay the masters of what is trained.
 //
-// 1. What has been trained is brought over after every update (`refresh`); what is frozen once.
+// 1. What has been trained is brought here after every update (`refresh`); what is frozen once.
 // 2. In bf16 the matrices of linear layers and of the head are packed, and nothing reads them in fp32: a device holds
 //    no fp32 copy of them.
 #pragma once
@@ -22,7 +22,9 @@ class DecoderWeights {
   // Parameters and backend must outlive this. JobFailure(bad_input) for bf16 or fp8 where the backend has no such
   // products, and for fp8 where no matrix of a layer is frozen.
   DecoderWeights(const Parameters& parameters, OpsBackend& backend, Precision precision = Precision::fp32);
-  void refresh();
+  // `trained`: the trained values in a device's memory, as Optimizer::trained() gives them; on the host they are the
+  // parameters, and it is null.
+  void refresh(const float* trained = nullptr);
   // Frees the fp32 masters that nothing reads again in bf16: of the frozen matrices, but for an embedding that is also
   // the head. `parameters` are those that were given.
   void release_frozen(Parameters& parameters) const;

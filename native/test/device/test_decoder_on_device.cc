@@ -10,6 +10,7 @@
 
 #include "core/failure.h"
 #include "core/model/decoder.h"
+#include "core/model/optimizer.h"
 #include "cuda/ops_backend.h"
 #include "test/pool_decoder.h"
 #include "test/tiny_decoder.h"
@@ -39,13 +40,16 @@ Result run(const Parameters& parameters, OpsBackend& backend, const PackedBatch&
   result.losses = decoder.losses(batch);
   result.hidden = decoder.hidden_states(batch);
   result.gradient.assign(static_cast<size_t>(parameters.trained_elements()), 0.25f);  // is added to
+  const BackendArray<float> gradient(backend, parameters.trained_elements());
+  gradient.upload(result.gradient);
   result.label_losses.resize(static_cast<size_t>(batch.labels()));
   result.loss =
       decoder.forward_backward(batch, {.loss_scale = 0.125f,
                                        .dropout = {.probability = variant.dropout, .seed = 3, .step = 2, .lane = 1},
-                                       .gradient = result.gradient,
+                                       .gradient = {gradient.data(), result.gradient.size()},
                                        .preference_beta = 0.4,
                                        .label_losses = result.label_losses});
+  gradient.download(result.gradient);
   return result;
 }
 
@@ -136,7 +140,7 @@ TEST_CASE("decoder on a device: what was trained is seen after refresh(), in bot
         for (int64_t i = 0; i < parameter.trained_elements(); ++i) trained[i] *= 1.5f;
       }
       const std::vector<float> stale = Decoder(weights, 16).logits(tiny_batch());
-      weights.refresh();
+      weights.refresh(Optimizer(parameters, *there, {}).trained());
       const DecoderWeights anew(parameters, *there, precision);
       const std::vector<float> expected = Decoder(anew, 16).logits(tiny_batch());
       CHECK(Decoder(weights, 16).logits(tiny_batch()) == expected);
