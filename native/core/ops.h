@@ -36,6 +36,13 @@ struct EmbeddingBackward {
 void embedding_backward(Pool& pool, const EmbeddingBackward& args);
 
 // ---- RMSNorm, fused with the residual addition before it --------------------------------------------------------
+// Rows of bf16 values, as a device's products read them (core/ops_bf16.h). Only on a device: the processor's ops do not
+// look at arguments of this kind.
+struct RowsOfBf16 {
+  uint16_t* values = nullptr;
+  int64_t stride = 0;
+};
+
 struct RmsNormForward {
   int64_t rows = 0, dim = 0;
   float eps = 0.0f;
@@ -44,6 +51,7 @@ struct RmsNormForward {
   float* sum = nullptr;           // [T, C]: x + delta; required with delta, may alias x
   const float* weight = nullptr;  // [C]
   float* y = nullptr;             // [T, C]
+  RowsOfBf16 y_bf16{};            // [T, C], in place of y where it is given
   float* inverse_rms = nullptr;   // [T] or null
 };
 void rmsnorm_forward(Pool& pool, const RmsNormForward& args);
@@ -55,6 +63,7 @@ struct RmsNormBackward {
   const float* inverse_rms = nullptr;  // [T]
   const float* dy = nullptr;           // [T, C]
   float* dx = nullptr;                 // [T, C], accumulates
+  RowsOfBf16 dx_bf16{};                // [T, C]: what dx is then, where it is given
   float* dweight = nullptr;            // [C], accumulates; null when frozen
 };
 void rmsnorm_backward(Pool& pool, const RmsNormBackward& args);
@@ -153,6 +162,7 @@ struct SwiGluForward {
   int64_t rows = 0, ffn_dim = 0;
   const float* gate_up = nullptr;  // [T, 2F]: gate, then up
   float* act = nullptr;            // [T, F]
+  RowsOfBf16 act_bf16{};           // [T, F], in place of act where it is given
 };
 void swiglu_forward(Pool& pool, const SwiGluForward& args);
 
@@ -161,6 +171,7 @@ struct SwiGluBackward {
   const float* gate_up = nullptr;  // [T, 2F]
   const float* dact = nullptr;     // [T, F]
   float* dgate_up = nullptr;       // [T, 2F], may alias gate_up
+  RowsOfBf16 dgate_up_bf16{};      // [T, 2F], in place of dgate_up where it is given
 };
 void swiglu_backward(Pool& pool, const SwiGluBackward& args);
 

@@ -8,9 +8,14 @@
 #include <span>
 
 #include "core/gemm_bf16.h"
+#include "core/ops.h"
 #include "core/pool.h"
 
 namespace collimate::ops {
+
+// On a device x and dy may come in bf16 (RowsOfBf16), left so by the op before: then each row has room for what
+// adapters put beside it, row_with_room() values in all, which are the op's to write.
+inline int64_t row_with_room(int64_t width, int64_t room) { return (width + room + 7) / 8 * 8; }
 
 // W [out, in] in the form that a backend's products read.
 struct PackedMatrix {
@@ -51,7 +56,8 @@ struct Bf16LinearForward {
   std::span<const Bf16Adapter> adapters{};
   const float* x = nullptr;  // [T, in]
   int64_t x_stride = 0;
-  float* y = nullptr;  // [T, out]
+  RowsOfBf16 x_bf16{};  // in place of x where it is given
+  float* y = nullptr;   // [T, out]
   int64_t y_stride = 0;
 };
 void bf16_linear_forward(Pool& pool, const Bf16LinearForward& args);
@@ -62,12 +68,14 @@ struct Bf16LinearBackward {
   std::span<const Bf16Adapter> adapters{};
   const float* dy = nullptr;  // [T, out]
   int64_t dy_stride = 0;
-  float* dx = nullptr;  // [T, in]
+  RowsOfBf16 dy_bf16{};  // in place of dy where it is given
+  float* dx = nullptr;   // [T, in]
   int64_t dx_stride = 0;
   float* dxa = nullptr;  // [adapters, T, R]: scale dy B of each
   // What the gradients of the weight and of adapters need; not read where there are none.
   const float* x = nullptr;  // [T, in]
   int64_t x_stride = 0;
+  RowsOfBf16 x_bf16{};       // in place of x where it is given
   float* dweight = nullptr;  // [dweight_rows, in], added to: of W's rows from dweight_first on; null: frozen
   int64_t dweight_first = 0, dweight_rows = 0;
 };

@@ -12,8 +12,6 @@ namespace {
 
 constexpr int kThreads = 256;
 
-int64_t up_to_eight(int64_t count) { return (count + 7) / 8 * 8; }
-
 // The room of a matrix: `out` rows of its right part, then those below, one thread an element.
 struct Room {
   int64_t out, in, room, stride;
@@ -65,8 +63,8 @@ Bf16Matrix::Bf16Matrix(Device& device, const Source& source)
     : out_(source.out),
       in_(source.in),
       room_(source.room),
-      rows_(up_to_eight(out_ + room_)),
-      columns_(up_to_eight(in_ + room_)),
+      rows_(ops::row_with_room(out_, room_)),
+      columns_(ops::row_with_room(in_, room_)),
       values_(device, rows_ * columns_) {
   device.zero(values_.data(), static_cast<size_t>(rows_ * columns_) * sizeof(uint16_t));
   if (source.fp8) {
@@ -81,11 +79,11 @@ void Bf16Matrix::pack_again(Device& device, const Source& source, int64_t first_
   static std::atomic<uint64_t> stamps{0};
   stamp_ = ++stamps;
   if (is_fp8()) {  // frozen, and whole
-    largest_magnitude(device, {out_, in_, source.values, in_, scales_.data()});
+    const RowsToRound values{.fp32 = source.values, .stride = in_};
+    largest_magnitude(device, {out_, in_, values, scales_.data()});
     round_to_fp8(device, {.rows = out_,
                           .width = in_,
-                          .from = source.values,
-                          .from_stride = in_,
+                          .from = values,
                           .largest = scales_.data(),
                           .codes = codes_.data(),
                           .codes_across = codes_across_.data(),

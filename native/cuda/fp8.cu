@@ -59,11 +59,21 @@ __device__ __forceinline__ int scale_exponent(float largest) {
   return scale > 100 ? 100 : scale < -100 ? -100 : scale;  // so that its inverse is a number too
 }
 
+// The value of an element in the order of rows of `width`.
+struct Element {
+  int64_t row, column;
+  __device__ Element(int64_t number, int64_t width) : row(number / width), column(number - row * width) {}
+  __device__ __forceinline__ float of(const RowsToRound& x) const {
+    const int64_t at = row * x.stride + column;
+    return x.bf16 ? from_bf16_bits(x.bf16[at]) : x.fp32[at];
+  }
+};
+
 __global__ void find_largest(Magnitudes m) {
   unsigned largest = 0;
   const int64_t count = m.rows * m.width, step = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t e = global_thread(); e < count; e += step) {
-    const unsigned bits = __float_as_uint(m.x[e / m.width * m.stride + e % m.width]) & 0x7fffffffu;
+    const unsigned bits = __float_as_uint(Element(e, m.width).of(m.x)) & 0x7fffffffu;
     largest = bits > largest ? bits : largest;
   }
   // A magnitude's bits are ordered as it is, and NaN's are above all.
@@ -80,8 +90,9 @@ __global__ void round_values(Fp8Rows g) {
   const int exponent = scale_exponent<kMantissaBits>(*g.largest);
   if (element == 0 && g.inverse_scale != nullptr) *g.inverse_scale = power_of_two(-exponent);
   if (element >= g.rows * g.width) return;
-  const int64_t row = element / g.width, column = element % g.width;
-  const unsigned code = code_of<kMantissaBits>(g.from[row * g.from_stride + column] * power_of_two(exponent));
+  const Element place(element, g.width);
+  const int64_t row = place.row, column = place.column;
+  const unsigned code = code_of<kMantissaBits>(place.of(g.from) * power_of_two(exponent));
   if (g.codes != nullptr) g.codes[element] = static_cast<uint8_t>(code);
   if (g.codes_across != nullptr) g.codes_across[column * g.rows + row] = static_cast<uint8_t>(code);
   if (g.values != nullptr)

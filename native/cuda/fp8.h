@@ -12,11 +12,17 @@ namespace collimate::cuda {
 
 enum class Fp8Format { e4m3, e5m2 };
 
-// largest[0] = the largest |x| of rows of `width` floats. NaN counts as larger than all.
+// Rows in fp32 or, where `bf16` is not null, in bf16.
+struct RowsToRound {
+  const float* fp32 = nullptr;
+  const uint16_t* bf16 = nullptr;
+  int64_t stride = 0;
+};
+
+// largest[0] = the largest |x| of rows of `width` values. NaN counts as larger than all.
 struct Magnitudes {
   int64_t rows = 0, width = 0;
-  const float* x = nullptr;
-  int64_t stride = 0;
+  RowsToRound x{};
   float* largest = nullptr;
 };
 void largest_magnitude(Device& device, const Magnitudes& args);
@@ -25,8 +31,7 @@ void largest_magnitude(Device& device, const Magnitudes& args);
 struct Fp8Rows {
   Fp8Format format = Fp8Format::e4m3;
   int64_t rows = 0, width = 0;
-  const float* from = nullptr;
-  int64_t from_stride = 0;
+  RowsToRound from{};
   const float* largest = nullptr;   // of `from`
   uint8_t* codes = nullptr;         // [rows, width], scaled
   uint8_t* codes_across = nullptr;  // [width, rows]

@@ -1,6 +1,6 @@
 // Linear layers with adapters on the tensor cores.
 //
-// 1. What a product reads is rounded to bf16 once, into scratch memory, and serves all products of the op.
+// 1. What a product reads comes in bf16, or is rounded once, into scratch memory; it serves all products of the op.
 // 2. A weight gradient sums over all rows of a batch. Where its tiles are too few for a card those sums are cut into
 //    blocks of rows, by the shape alone, and the blocks added in a tree.
 #include <algorithm>
@@ -42,6 +42,43 @@ __global__ void spread_low_rank(LowRank g, AdapterPlaces adapters) {
 void spread(Device& device, const LowRank& low, const AdapterPlaces& adapters) {
   launch(device, "spread_low_rank", {blocks_for(low.rows * low.room, kThreads), kThreads}, spread_low_rank, low,
          adapters);
+}
+
+// x or dy of a layer as its products read it: [T, width] and, beside it, room for what adapters add.
+struct Side {
+  int64_t rows = 0, width = 0;
+  int64_t row = 0;     // columns with the room
+  int64_t filled = 0;  // columns that must have a value before adapters have written theirs
+  const float* fp32 = nullptr;
+  int64_t fp32_stride = 0;
+  ops::RowsOfBf16 given{};  // in place of fp32
+
+  int64_t scratch_values() const { return given.values ? 0 : rows * row; }
+  RowsToRound unrounded() const {
+    if (given.values) return {.bf16 = given.values, .stride = given.stride};
+    return {.fp32 = fp32, .stride = fp32_stride};
+  }
+};
+
+// Products read whole rows; what adapters do not write in their room is zero.
+int64_t filled_columns(int64_t width, const Bf16Matrix& weight, int64_t row, bool has_adapters) {
+  return has_adapters && width + weight.room() == row ? width : row;
+}
+
+// The side in bf16: as it was given, or rounded into `scratch`.
+ops::RowsOfBf16 in_bf16(Device& device, const Side& side, uint16_t* scratch) {
+  const bool is_given = side.given.values != nullptr;
+  const ops::RowsOfBf16 rows = is_given ? side.given : ops::RowsOfBf16{scratch, side.row};
+  const int64_t begin = is_given ? side.width : 0;
+  if (begin == side.filled) return rows;
+  round_rows(device, {.rows = side.rows,
+                      .width = side.width - begin,
+                      .from = side.fp32,
+                      .from_stride = side.fp32_stride,
+                      .to = rows.values + begin,
+                      .to_stride = rows.stride,
+                      .filled = side.filled - begin});
+  return rows;
 }
 
 // Blocks that the sum of a gradient over `k` rows is cut into: two tiles for each multiprocessor of a large card, but
@@ -89,8 +126,7 @@ struct Fp8Layer {
   const Bf16Matrix* weight = nullptr;
   bool is_backward = false;
   int64_t rows = 0;
-  const float* a = nullptr;
-  int64_t a_stride = 0;
+  RowsToRound a{};
   float* c = nullptr;
   int64_t ldc = 0;
 };
@@ -98,12 +134,11 @@ void multiply_fp8(Device& device, const Fp8Layer& g, unsigned char* base, const 
   const Bf16Matrix& weight = *g.weight;
   const int64_t k = g.is_backward ? weight.out() : weight.in(), n = g.is_backward ? weight.in() : weight.out();
   float* scales = array_at<float>(base, at.scales);
-  largest_magnitude(device, {g.rows, k, g.a, g.a_stride, scales});
+  largest_magnitude(device, {g.rows, k, g.a, scales});
   Fp8Rows rounded{.format = g.is_backward ? Fp8Format::e5m2 : Fp8Format::e4m3,
                   .rows = g.rows / Fp8Product::kMultiple * Fp8Product::kMultiple,
                   .width = k,
                   .from = g.a,
-                  .from_stride = g.a_stride,
                   .largest = scales,
                   .codes = array_at<uint8_t>(base, at.codes),
                   .inverse_scale = scales + 1};
@@ -125,7 +160,10 @@ void multiply_fp8(Device& device, const Fp8Layer& g, unsigned char* base, const 
   if (done == g.rows) return;
   uint16_t* values = array_at<uint16_t>(base, at.values);
   rounded.rows = g.rows - done;
-  rounded.from += done * g.a_stride;
+  if (rounded.from.bf16)
+    rounded.from.bf16 += done * g.a.stride;
+  else
+    rounded.from.fp32 += done * g.a.stride;
   rounded.codes = nullptr;
   rounded.values = values;
   rounded.values_stride = k;
@@ -148,18 +186,18 @@ void bf16_linear_forward(Device& device, const ops::Bf16LinearForward& args) {
   const Bf16Matrix& weight = here(args.weight);
   weight.place(device, args.adapters);
   const int64_t rows = args.rows, in = weight.in(), room = weight.room(), stride = weight.row_stride();
+  const Side x{.rows = rows,
+               .width = in,
+               .row = stride,
+               .filled = filled_columns(in, weight, stride, !args.adapters.empty()),
+               .fp32 = args.x,
+               .fp32_stride = args.x_stride,
+               .given = args.x_bf16};
   ScratchLayout layout;
-  const int64_t wide_at = layout.add<uint16_t>(rows * stride), low_at = layout.add<float>(rows * room);
+  const int64_t wide_at = layout.add<uint16_t>(x.scratch_values()), low_at = layout.add<float>(rows * room);
   const Fp8Scratch fp8(layout, weight, rows, in);
   unsigned char* base = device.scratch<unsigned char>(layout.bytes());
-  uint16_t* wide = array_at<uint16_t>(base, wide_at);  // [x, x Aᵀ]
-  round_rows(device, {.rows = rows,
-                      .width = in,
-                      .from = args.x,
-                      .from_stride = args.x_stride,
-                      .to = wide,
-                      .to_stride = stride,
-                      .filled = stride});
+  const auto [wide, ldx] = in_bf16(device, x, array_at<uint16_t>(base, wide_at));  // [x, x Aᵀ]
   if (!args.adapters.empty()) {
     AdapterPlaces places = places_of(args.adapters);
     for (int i = 0; i < places.count; ++i) places.place[i].low = args.adapters[static_cast<size_t>(i)].xa;
@@ -169,25 +207,23 @@ void bf16_linear_forward(Device& device, const ops::Bf16LinearForward& args) {
                        .n = room,
                        .k = in,
                        .a = wide,
-                       .lda = stride,
+                       .lda = ldx,
                        .b = weight.values() + weight.out() * stride,
                        .ldb = stride,
                        .c = low,
                        .ldc = room});
-    spread(device, {rows, room, low, wide + in, stride}, places);
+    spread(device, {rows, room, low, wide + in, ldx}, places);
   }
   if (weight.is_fp8()) {
-    multiply_fp8(
-        device,
-        {.weight = &weight, .rows = rows, .a = args.x, .a_stride = args.x_stride, .c = args.y, .ldc = args.y_stride},
-        base, fp8);
+    multiply_fp8(device, {.weight = &weight, .rows = rows, .a = x.unrounded(), .c = args.y, .ldc = args.y_stride}, base,
+                 fp8);
     if (args.adapters.empty()) return;
     gemm_bf16(device, {.transpose_b = true,
                        .m = rows,
                        .n = weight.out(),
                        .k = room,
                        .a = wide + in,
-                       .lda = stride,
+                       .lda = ldx,
                        .b = weight.values() + in,
                        .ldb = stride,
                        .accumulate = true,
@@ -200,7 +236,7 @@ void bf16_linear_forward(Device& device, const ops::Bf16LinearForward& args) {
                      .n = weight.out(),
                      .k = stride,
                      .a = wide,
-                     .lda = stride,
+                     .lda = ldx,
                      .b = weight.values(),
                      .ldb = stride,
                      .c = args.y,
@@ -211,7 +247,7 @@ void bf16_linear_backward(Device& device, const ops::Bf16LinearBackward& args) {
   const Bf16Matrix& weight = here(args.weight);
   weight.place(device, args.adapters);
   const int64_t rows = args.rows, out = weight.out(), in = weight.in(), room = weight.room();
-  const int64_t stride = weight.row_stride(), dstride = weight.rows();
+  const int64_t stride = weight.row_stride();
   const bool is_trained = args.dweight != nullptr || !args.adapters.empty();
   AdapterPlaces places = places_of(args.adapters);
   int64_t partial = args.dweight != nullptr ? partial_elements(args.dweight_rows, in, rows) : 0;
@@ -221,39 +257,46 @@ void bf16_linear_backward(Device& device, const ops::Bf16LinearBackward& args) {
     partial =
         std::max({partial, partial_elements(place.rank, in, rows), partial_elements(place.width, place.rank, rows)});
   }
+  const Side dy{.rows = rows,
+                .width = out,
+                .row = weight.rows(),
+                .filled = filled_columns(out, weight, weight.rows(), !args.adapters.empty()),
+                .fp32 = args.dy,
+                .fp32_stride = args.dy_stride,
+                .given = args.dy_bf16};
+  const Side x{.rows = rows,
+               .width = in,
+               .row = stride,
+               .filled = in,  // no product of this op reads on
+               .fp32 = args.x,
+               .fp32_stride = args.x_stride,
+               .given = args.x_bf16};
   ScratchLayout layout;
-  const int64_t dwide_at = layout.add<uint16_t>(rows * dstride), low_at = layout.add<float>(rows * room);
-  const int64_t wide_at = layout.add<uint16_t>(is_trained ? rows * stride : 0), partial_at = layout.add<float>(partial);
+  const int64_t dwide_at = layout.add<uint16_t>(dy.scratch_values()), low_at = layout.add<float>(rows * room);
+  const int64_t wide_at = layout.add<uint16_t>(is_trained ? x.scratch_values() : 0);
+  const int64_t partial_at = layout.add<float>(partial);
   const Fp8Scratch fp8(layout, weight, rows, out);
   unsigned char* base = device.scratch<unsigned char>(layout.bytes());
-  uint16_t* dwide = array_at<uint16_t>(base, dwide_at);  // [dy, dy B]
-  round_rows(device, {.rows = rows,
-                      .width = out,
-                      .from = args.dy,
-                      .from_stride = args.dy_stride,
-                      .to = dwide,
-                      .to_stride = dstride,
-                      .filled = dstride});
+  const auto [dwide, ldd] = in_bf16(device, dy, array_at<uint16_t>(base, dwide_at));  // [dy, dy B]
   if (!args.adapters.empty()) {
     float* low = array_at<float>(base, low_at);
     gemm_bf16(device, {.m = rows,
                        .n = room,
                        .k = out,
                        .a = dwide,
-                       .lda = dstride,
+                       .lda = ldd,
                        .b = weight.values() + in,
                        .ldb = stride,
                        .c = low,
                        .ldc = room});
-    spread(device, {rows, room, low, dwide + out, dstride}, places);
+    spread(device, {rows, room, low, dwide + out, ldd}, places);
   }
   if (weight.is_fp8()) {
     multiply_fp8(device,
                  {.weight = &weight,
                   .is_backward = true,
                   .rows = rows,
-                  .a = args.dy,
-                  .a_stride = args.dy_stride,
+                  .a = dy.unrounded(),
                   .c = args.dx,
                   .ldc = args.dx_stride},
                  base, fp8);
@@ -262,7 +305,7 @@ void bf16_linear_backward(Device& device, const ops::Bf16LinearBackward& args) {
                          .n = in,
                          .k = room,
                          .a = dwide + out,
-                         .lda = dstride,
+                         .lda = ldd,
                          .b = weight.values() + out * stride,
                          .ldb = stride,
                          .accumulate = true,
@@ -271,33 +314,26 @@ void bf16_linear_backward(Device& device, const ops::Bf16LinearBackward& args) {
   } else {
     gemm_bf16(device, {.m = rows,
                        .n = in,
-                       .k = dstride,
+                       .k = weight.rows(),
                        .a = dwide,
-                       .lda = dstride,
+                       .lda = ldd,
                        .b = weight.values(),
                        .ldb = stride,
                        .c = args.dx,
                        .ldc = args.dx_stride});
   }
   if (!is_trained) return;
-  uint16_t* wide = array_at<uint16_t>(base, wide_at);  // [x, x Aᵀ]
+  const auto [wide, ldx] = in_bf16(device, x, array_at<uint16_t>(base, wide_at));  // [x, x Aᵀ]
   float* sums = array_at<float>(base, partial_at);
-  round_rows(device, {.rows = rows,
-                      .width = in,
-                      .from = args.x,
-                      .from_stride = args.x_stride,
-                      .to = wide,
-                      .to_stride = stride,
-                      .filled = in});
   if (args.dweight != nullptr)
     add_gradient(device,
                  {.m = args.dweight_rows,
                   .n = in,
                   .k = rows,
                   .a = dwide + args.dweight_first,
-                  .lda = dstride,
+                  .lda = ldd,
                   .b = wide,
-                  .ldb = stride,
+                  .ldb = ldx,
                   .c = args.dweight},
                  sums);
   for (int i = 0; i < places.count; ++i) {
@@ -309,7 +345,7 @@ void bf16_linear_backward(Device& device, const ops::Bf16LinearBackward& args) {
                         .from = adapter.xa,
                         .from_stride = place.rank,
                         .to = xa,
-                        .to_stride = stride,
+                        .to_stride = ldx,
                         .filled = place.rank});
     // dy B holds the scale.
     add_gradient(device,
@@ -317,9 +353,9 @@ void bf16_linear_backward(Device& device, const ops::Bf16LinearBackward& args) {
                   .n = in,
                   .k = rows,
                   .a = dwide + out + place.first,
-                  .lda = dstride,
+                  .lda = ldd,
                   .b = wide,
-                  .ldb = stride,
+                  .ldb = ldx,
                   .c = adapter.da},
                  sums);
     add_gradient(device,
@@ -328,9 +364,9 @@ void bf16_linear_backward(Device& device, const ops::Bf16LinearBackward& args) {
                   .k = rows,
                   .alpha = adapter.scale,
                   .a = dwide + place.column,
-                  .lda = dstride,
+                  .lda = ldd,
                   .b = xa,
-                  .ldb = stride,
+                  .ldb = ldx,
                   .c = adapter.db},
                  sums);
   }

@@ -4,6 +4,7 @@
 #include "cuda/launch.h"
 #include "cuda/ops.h"
 #include "cuda/row_sums.h"
+#include "cuda/warp_matrix.h"
 
 namespace collimate::cuda {
 namespace {
@@ -33,8 +34,14 @@ __global__ void forward_rows(ops::RmsNormForward args) {
   }
   const float inverse = 1.0f / sqrtf(warp_sum(squares) / static_cast<float>(args.dim) + args.eps);
   const float* normalised = delta ? sum : x;  // each lane reads back what it wrote itself
-  for (int64_t c = lane; c < args.dim; c += kWarpSize)
-    args.y[row * args.dim + c] = args.weight[c] * (normalised[c] * inverse);
+  uint16_t* rounded = args.y_bf16.values ? args.y_bf16.values + row * args.y_bf16.stride : nullptr;
+  for (int64_t c = lane; c < args.dim; c += kWarpSize) {
+    const float y = args.weight[c] * (normalised[c] * inverse);
+    if (rounded)
+      rounded[c] = static_cast<uint16_t>(bf16_bits(y));
+    else
+      args.y[row * args.dim + c] = y;
+  }
   if (args.inverse_rms && lane == 0) args.inverse_rms[row] = inverse;
 }
 
@@ -50,7 +57,12 @@ __global__ void backward_rows(ops::RmsNormBackward args) {
   float projection = 0.0f;
   for (int64_t c = lane; c < args.dim; c += kWarpSize) projection += args.weight[c] * dy[c] * x[c];
   projection = warp_sum(projection) * inverse * inverse / static_cast<float>(args.dim);
-  for (int64_t c = lane; c < args.dim; c += kWarpSize) dx[c] += inverse * (args.weight[c] * dy[c] - x[c] * projection);
+  uint16_t* rounded = args.dx_bf16.values ? args.dx_bf16.values + row * args.dx_bf16.stride : nullptr;
+  for (int64_t c = lane; c < args.dim; c += kWarpSize) {
+    const float sum = dx[c] + inverse * (args.weight[c] * dy[c] - x[c] * projection);
+    dx[c] = sum;
+    if (rounded) rounded[c] = static_cast<uint16_t>(bf16_bits(sum));
+  }
 }
 
 // partial[block, c] = sum of dy x r over the block's rows, in order.

@@ -2,39 +2,114 @@
 #include "cuda/launch.h"
 #include "cuda/math.h"
 #include "cuda/ops.h"
+#include "cuda/warp_matrix.h"
 
 namespace collimate::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kColumns = 4;  // of one thread
+
+struct Columns {
+  float at[kColumns];
+};
+
+// A thread's columns [first, first + count) of one row; `whole` where all threads have kColumns.
+struct Place {
+  int64_t row = 0, first = 0;
+  int count = 0;
+  bool whole = false;
+};
+__device__ __forceinline__ Place place_of_thread(int64_t rows, int64_t width) {
+  const int64_t across = (width + kColumns - 1) / kColumns;
+  const int64_t item = global_thread(), row = item / across, first = (item - row * across) * kColumns;
+  if (row >= rows) return {};
+  const int64_t left = width - first;
+  return {row, first, left < kColumns ? static_cast<int>(left) : kColumns, width % kColumns == 0};
+}
+
+template <typename T>
+__device__ __forceinline__ bool is_one_access(const Place& place, const T* memory) {
+  return place.whole && reinterpret_cast<uintptr_t>(memory) % (kColumns * sizeof(T)) == 0;
+}
+
+__device__ __forceinline__ Columns load(const float* from, const Place& place) {
+  if (is_one_access(place, from)) {
+    const float4 all = *reinterpret_cast<const float4*>(from);
+    return {{all.x, all.y, all.z, all.w}};
+  }
+  Columns result{};
+  for (int i = 0; i < place.count; ++i) result.at[i] = from[i];
+  return result;
+}
+
+__device__ __forceinline__ void store(const Columns& values, const Place& place, float* to) {
+  if (is_one_access(place, to)) {
+    *reinterpret_cast<float4*>(to) = {values.at[0], values.at[1], values.at[2], values.at[3]};
+    return;
+  }
+  for (int i = 0; i < place.count; ++i) to[i] = values.at[i];
+}
+
+__device__ __forceinline__ void store(const Columns& values, const Place& place, uint16_t* to) {
+  if (is_one_access(place, to)) {
+    *reinterpret_cast<uint2*>(to) = {pack_bf16(values.at[0], values.at[1]), pack_bf16(values.at[2], values.at[3])};
+    return;
+  }
+  for (int i = 0; i < place.count; ++i) to[i] = static_cast<uint16_t>(bf16_bits(values.at[i]));
+}
 
 __global__ void forward(ops::SwiGluForward args) {
-  const int64_t element = global_thread();
-  if (element >= args.rows * args.ffn_dim) return;
-  const float* gate = args.gate_up + element / args.ffn_dim * 2 * args.ffn_dim + element % args.ffn_dim;
-  const float g = gate[0];
-  args.act[element] = g * sigmoid_f32(g) * gate[args.ffn_dim];
+  const Place place = place_of_thread(args.rows, args.ffn_dim);
+  if (place.count == 0) return;
+  const float* gate_up = args.gate_up + place.row * 2 * args.ffn_dim + place.first;
+  const Columns gate = load(gate_up, place), up = load(gate_up + args.ffn_dim, place);
+  Columns act;
+  COLLIMATE_UNROLL
+  for (int i = 0; i < kColumns; ++i) act.at[i] = gate.at[i] * sigmoid_f32(gate.at[i]) * up.at[i];
+  if (args.act_bf16.values)
+    store(act, place, args.act_bf16.values + place.row * args.act_bf16.stride + place.first);
+  else
+    store(act, place, args.act + place.row * args.ffn_dim + place.first);
 }
 
 __global__ void backward(ops::SwiGluBackward args) {
-  const int64_t element = global_thread();
-  if (element >= args.rows * args.ffn_dim) return;
-  const int64_t at = element / args.ffn_dim * 2 * args.ffn_dim + element % args.ffn_dim;
-  const float g = args.gate_up[at], u = args.gate_up[at + args.ffn_dim], d = args.dact[element];
-  const float s = sigmoid_f32(g);
-  const float silu = g * s;
-  args.dgate_up[at] = d * u * (s + silu * (1.0f - s));
-  args.dgate_up[at + args.ffn_dim] = d * silu;
+  const Place place = place_of_thread(args.rows, args.ffn_dim);
+  if (place.count == 0) return;
+  const float* gate_up = args.gate_up + place.row * 2 * args.ffn_dim + place.first;
+  const Columns gate = load(gate_up, place), up = load(gate_up + args.ffn_dim, place);
+  const Columns d = load(args.dact + place.row * args.ffn_dim + place.first, place);
+  Columns dgate, dup;
+  COLLIMATE_UNROLL
+  for (int i = 0; i < kColumns; ++i) {
+    const float s = sigmoid_f32(gate.at[i]);
+    const float silu = gate.at[i] * s;
+    dgate.at[i] = d.at[i] * up.at[i] * (s + silu * (1.0f - s));
+    dup.at[i] = d.at[i] * silu;
+  }
+  if (args.dgate_up_bf16.values) {
+    uint16_t* to = args.dgate_up_bf16.values + place.row * args.dgate_up_bf16.stride + place.first;
+    store(dgate, place, to);
+    store(dup, place, to + args.ffn_dim);
+  } else {
+    float* to = args.dgate_up + place.row * 2 * args.ffn_dim + place.first;
+    store(dgate, place, to);
+    store(dup, place, to + args.ffn_dim);
+  }
+}
+
+Launch columns(int64_t rows, int64_t width) {
+  return {blocks_for(rows * ((width + kColumns - 1) / kColumns), kThreads), kThreads};
 }
 
 }  // namespace
 
 void swiglu_forward(Device& device, const ops::SwiGluForward& args) {
-  launch(device, "swiglu_forward", {blocks_for(args.rows * args.ffn_dim, kThreads), kThreads}, forward, args);
+  launch(device, "swiglu_forward", columns(args.rows, args.ffn_dim), forward, args);
 }
 
 void swiglu_backward(Device& device, const ops::SwiGluBackward& args) {
-  launch(device, "swiglu_backward", {blocks_for(args.rows * args.ffn_dim, kThreads), kThreads}, backward, args);
+  launch(device, "swiglu_backward", columns(args.rows, args.ffn_dim), backward, args);
 }
 
 }  // namespace collimate::cuda

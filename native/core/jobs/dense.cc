@@ -122,7 +122,7 @@ class DenseTrainer : public LanedModel {
   void parameters_changed() override { weights_.refresh(state_.optimizer.trained()); }
 
   int prepare_lanes(const LaneRange& range) override {
-    const LanePlan plan = plan_decoder_lanes(context_, {.parameters = state_.parameters,
+    const LanePlan plan = plan_decoder_lanes(context_, {.weights = weights_,
                                                         .settings = settings(),
                                                         .range = range,
                                                         .order = order_options(),

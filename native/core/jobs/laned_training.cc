@@ -233,10 +233,11 @@ LanePlan plan_decoder_lanes(JobContext& context, const DecoderLanes& lanes) {
   const int64_t gradient_bytes = gradients * lanes.settings.reduced_elements * static_cast<int64_t>(sizeof(float));
   Decoder::PassShape shape = largest_lane(lanes);
   shape.on_device = on_device;
+  shape.bf16_rows = lanes.weights.reads_bf16_rows();
   // Lanes of later epochs may be somewhat larger.
   const auto lane_bytes = [&](bool recompute) {
     shape.recompute = recompute;
-    return Decoder::workspace_bytes(lanes.parameters, shape) / 4 * 5 + gradient_bytes;
+    return Decoder::workspace_bytes(lanes.weights.parameters(), shape) / 4 * 5 + gradient_bytes;
   };
   const LaneMemory memory{
       .kept_bytes = lane_bytes(false),

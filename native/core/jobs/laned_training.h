@@ -21,6 +21,7 @@
 #include "core/jobs/lane_plan.h"
 #include "core/jobs/tune_state.h"
 #include "core/lanes.h"
+#include "core/model/decoder_weights.h"
 #include "core/model/optimizer.h"
 #include "core/model/training_examples.h"
 
@@ -78,7 +79,7 @@ JobOutcome train_in_lanes(JobContext& context, LanedModel& model);
 
 // How lanes of a decoder are run, for LanedModel::prepare_lanes; logs what memory forces.
 struct DecoderLanes {
-  const Parameters& parameters;
+  const DecoderWeights& weights;
   LanedSettings settings;
   LaneRange range;
   ExampleOrder::Options order;

@@ -170,7 +170,7 @@ class Tuner : public LanedModel {
   void parameters_changed() override { weights_->refresh(state_.optimizer.trained()); }
 
   int prepare_lanes(const LaneRange& range) override {
-    const LanePlan plan = plan_decoder_lanes(context_, {.parameters = state_.parameters,
+    const LanePlan plan = plan_decoder_lanes(context_, {.weights = *weights_,
                                                         .settings = settings(),
                                                         .range = range,
                                                         .order = order_options(),

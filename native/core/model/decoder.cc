@@ -63,7 +63,7 @@ Decoder::Site Decoder::qkv_site(const Layer& layer, int64_t number) const {
 Decoder::Site Decoder::output_site(const Layer& layer, int64_t number) const {
   const DecoderConfig& c = parameters_.config();
   const LayerNumbers& n = parameters_.layers()[static_cast<size_t>(number)];
-  return {.in = c.q_dim(), .out = c.dim, .x = layer.attended, .parts = {{n.o, 0, c.dim, layer.xa[3]}}};
+  return {.in = c.q_dim(), .out = c.dim, .x = {.fp32 = layer.attended}, .parts = {{n.o, 0, c.dim, layer.xa[3]}}};
 }
 
 Decoder::Site Decoder::gate_up_site(const Layer& layer, int64_t number) const {

@@ -87,6 +87,7 @@ class Decoder {
   struct PassShape {
     int64_t rows = 0, labels = 0;
     bool recompute = false, on_device = false;
+    bool bf16_rows = false;  // as weights.reads_bf16_rows()
   };
   static int64_t workspace_bytes(const Parameters& parameters, const PassShape& shape);
 
@@ -101,6 +102,7 @@ class Decoder {
  private:
   struct Pass;   // decoder_pass.h
   struct Layer;  // what one layer keeps for the backward
+  struct Rows;
   struct HeadNorm;
   struct Site;  // one linear layer in use
   struct LabelRange;
@@ -111,6 +113,7 @@ class Decoder {
     int64_t rows = 0, labels = 0, logits = 0;
     bool recompute = false, forward_only = false;
     bool uploads = false;  // the batch's arrays are copied to the backend
+    bool bf16_rows = false;
   };
 
   static int64_t pass_bytes(const Parameters& parameters, const WorkspaceShape& shape);
@@ -128,8 +131,8 @@ class Decoder {
   void expand(const Pass& pass, int64_t number);
   void recompute_attention(const Pass& pass, int64_t number);
   void recompute_mlp(const Pass& pass, int64_t number);
-  void norm(Pass& pass, int weight, float* sum, float* normed, float* inverse_rms);
-  void norm_again(const Pass& pass, int weight, const float* sum, float* normed, float* inverse_rms);
+  void norm(Pass& pass, int weight, float* sum, const Rows& normed, float* inverse_rms);
+  void norm_again(const Pass& pass, int weight, const float* sum, const Rows& normed, float* inverse_rms);
   double head_forward_backward(Pass& pass);
   void head_losses(const Pass& pass, const LabelRange& range);
   void gather_hidden(const Pass& pass);
@@ -138,7 +141,7 @@ class Decoder {
   void backward_mlp(Pass& pass, int64_t number);
   void backward_attention(Pass& pass, int64_t number);
   void backward_norm(Pass& pass, int weight, const float* sum, const float* inverse_rms);
-  const float* branch_gradient(Pass& pass, int64_t site);
+  void take_branch_gradient(Pass& pass, Site& site, int64_t dropout_site);
   void norm_heads(const Pass& pass, int64_t number);
   void backward_norm_heads(Pass& pass, int64_t number);
   void linear(const Pass& pass, const Site& site);

@@ -19,7 +19,7 @@ void Decoder::linear_backward_fp32(const Pass& pass, const Site& site) {
   backend_.linear_backward({.rows = rows,
                             .in = site.in,
                             .out = site.out,
-                            .x = site.x,
+                            .x = site.x.fp32,
                             .x_stride = site.in,
                             .weight = data(site.parts[0].numbers.weight),
                             .dy = site.dy,
@@ -34,7 +34,7 @@ void Decoder::linear_backward_fp32(const Pass& pass, const Site& site) {
                             .out = part.width,
                             .rank = parameters_.trainable().rank,
                             .scale = parameters_.trainable().scale(),
-                            .x = site.x,
+                            .x = site.x.fp32,
                             .x_stride = site.in,
                             .a = data(part.numbers.lora_a),
                             .b = data(part.numbers.lora_b),
@@ -58,16 +58,21 @@ void Decoder::backward_norm(Pass& pass, int weight, const float* sum, const floa
                              .inverse_rms = inverse_rms,
                              .dy = pass.dnormed,
                              .dx = pass.dstream,
+                             .dx_bf16 = pass.args->dropout.probability > 0.0f ? ops::RowsOfBf16{} : pass.dstream_bf16,
                              .dweight = gradient_of(pass, weight)});
 }
 
-// Gradient of a branch's output: that of the stream, behind the branch's dropout if there is any.
-const float* Decoder::branch_gradient(Pass& pass, int64_t site) {
-  if (pass.args->dropout.probability <= 0.0f) return pass.dstream;
+// The gradient of a branch's output is that of the stream, behind the branch's dropout if there is any.
+void Decoder::take_branch_gradient(Pass& pass, Site& site, int64_t dropout_site) {
+  if (pass.args->dropout.probability <= 0.0f) {
+    site.dy = pass.dstream;
+    site.dy_bf16 = pass.dstream_bf16;
+    return;
+  }
   backend_.copy(pass.dbranch, pass.dstream,
                 pass.batch.rows() * parameters_.config().dim * static_cast<int64_t>(sizeof(float)));
-  drop(pass, pass.dbranch, site);
-  return pass.dbranch;
+  drop(pass, pass.dbranch, dropout_site);
+  site.dy = pass.dbranch;
 }
 
 void Decoder::backward(Pass& pass) {
@@ -110,13 +115,14 @@ void Decoder::recompute_attention(const Pass& pass, int64_t number) {
 }
 
 // normed = RMSNorm(sum), where `sum` is what the forward left.
-void Decoder::norm_again(const Pass& pass, int weight, const float* sum, float* normed, float* inverse_rms) {
+void Decoder::norm_again(const Pass& pass, int weight, const float* sum, const Rows& normed, float* inverse_rms) {
   backend_.rmsnorm_forward({.rows = pass.batch.rows(),
                             .dim = parameters_.config().dim,
                             .eps = parameters_.config().norm_eps,
                             .x = sum,
                             .weight = data(weight),
-                            .y = normed,
+                            .y = normed.fp32,
+                            .y_bf16 = normed.bf16,
                             .inverse_rms = inverse_rms});
 }
 
@@ -147,17 +153,19 @@ void Decoder::backward_mlp(Pass& pass, int64_t number) {
   const DecoderConfig& c = parameters_.config();
   const Layer& layer = pass.layers[static_cast<size_t>(number)];
   Site down = down_site(layer, number);
-  down.dy = branch_gradient(pass, 2 + 2 * number);
+  take_branch_gradient(pass, down, 2 + 2 * number);
   down.dx = pass.dinner;
   linear_backward(pass, down);
-  // In place: nothing reads gate and up again.
+  // In fp32 in place: nothing reads gate and up again.
   backend_.swiglu_backward({.rows = pass.batch.rows(),
                             .ffn_dim = c.ffn_dim,
                             .gate_up = layer.gate_up,
                             .dact = pass.dinner,
-                            .dgate_up = layer.gate_up});
+                            .dgate_up = layer.gate_up,
+                            .dgate_up_bf16 = pass.dgate_up});
   Site gate_up = gate_up_site(layer, number);
   gate_up.dy = layer.gate_up;
+  gate_up.dy_bf16 = pass.dgate_up;
   gate_up.dx = pass.dnormed;
   linear_backward(pass, gate_up);
   backward_norm(pass, parameters_.layers()[static_cast<size_t>(number)].mlp_norm, layer.mlp_in, layer.mlp_rms);
@@ -167,7 +175,7 @@ void Decoder::backward_attention(Pass& pass, int64_t number) {
   const DecoderConfig& c = parameters_.config();
   const Layer& layer = pass.layers[static_cast<size_t>(number)];
   Site output = output_site(layer, number);
-  output.dy = branch_gradient(pass, 1 + 2 * number);
+  take_branch_gradient(pass, output, 1 + 2 * number);
   output.dx = pass.dinner;
   linear_backward(pass, output);
   backend_.attention_backward({.forward = attention_args(pass, layer),

@@ -22,8 +22,9 @@ void Decoder::linear_bf16(const Pass& pass, const Site& site) {
   backend_.bf16_linear_forward({.rows = pass.batch.rows(),
                                 .weight = &weights_.matrix(site.parts[0].numbers.weight),
                                 .adapters = adapters,
-                                .x = site.x,
+                                .x = site.x.fp32,
                                 .x_stride = site.in,
+                                .x_bf16 = site.x.bf16,
                                 .y = site.y,
                                 .y_stride = site.out});
 }
@@ -42,11 +43,13 @@ void Decoder::linear_backward_bf16(const Pass& pass, const Site& site) {
                                  .adapters = adapters,
                                  .dy = site.dy,
                                  .dy_stride = site.out,
+                                 .dy_bf16 = site.dy_bf16,
                                  .dx = site.dx,
                                  .dx_stride = site.in,
                                  .dxa = pass.dxa,
-                                 .x = site.x,
+                                 .x = site.x.fp32,
                                  .x_stride = site.in,
+                                 .x_bf16 = site.x.bf16,
                                  .dweight = gradient_of(pass, site.parts[0].numbers.weight),
                                  .dweight_rows = site.out});
 }

@@ -28,7 +28,7 @@ void Decoder::linear_fp32(const Pass& pass, const Site& site) {
   backend_.linear_forward({.rows = rows,
                            .in = site.in,
                            .out = site.out,
-                           .x = site.x,
+                           .x = site.x.fp32,
                            .x_stride = site.in,
                            .weight = data(site.parts[0].numbers.weight),
                            .y = site.y,
@@ -40,7 +40,7 @@ void Decoder::linear_fp32(const Pass& pass, const Site& site) {
                            .out = part.width,
                            .rank = parameters_.trainable().rank,
                            .scale = parameters_.trainable().scale(),
-                           .x = site.x,
+                           .x = site.x.fp32,
                            .x_stride = site.in,
                            .a = data(part.numbers.lora_a),
                            .b = data(part.numbers.lora_b),
@@ -51,7 +51,7 @@ void Decoder::linear_fp32(const Pass& pass, const Site& site) {
 }
 
 // sum = stream + pending branch (no copy before the first branch); normed = RMSNorm(sum).
-void Decoder::norm(Pass& pass, int weight, float* sum, float* normed, float* inverse_rms) {
+void Decoder::norm(Pass& pass, int weight, float* sum, const Rows& normed, float* inverse_rms) {
   backend_.rmsnorm_forward({.rows = pass.batch.rows(),
                             .dim = parameters_.config().dim,
                             .eps = parameters_.config().norm_eps,
@@ -59,7 +59,8 @@ void Decoder::norm(Pass& pass, int weight, float* sum, float* normed, float* inv
                             .delta = pass.branch_pending ? pass.branch : nullptr,
                             .sum = sum,
                             .weight = data(weight),
-                            .y = normed,
+                            .y = normed.fp32,
+                            .y_bf16 = normed.bf16,
                             .inverse_rms = inverse_rms});
   pass.stream = sum;
 }
@@ -80,7 +81,7 @@ void Decoder::forward(Pass& pass) {
     forward_attention(pass, i);
     forward_mlp(pass, i);
   }
-  norm(pass, parameters_.final_norm(), pass.final_in, pass.final_normed, pass.final_rms);
+  norm(pass, parameters_.final_norm(), pass.final_in, {.fp32 = pass.final_normed}, pass.final_rms);
 }
 
 void Decoder::forward_attention(Pass& pass, int64_t number) {
@@ -147,8 +148,11 @@ void Decoder::expand(const Pass& pass, int64_t number) {
   Site gate_up = gate_up_site(layer, number);
   gate_up.y = layer.gate_up;
   linear(pass, gate_up);
-  backend_.swiglu_forward(
-      {.rows = pass.batch.rows(), .ffn_dim = c.ffn_dim, .gate_up = layer.gate_up, .act = layer.act});
+  backend_.swiglu_forward({.rows = pass.batch.rows(),
+                           .ffn_dim = c.ffn_dim,
+                           .gate_up = layer.gate_up,
+                           .act = layer.act.fp32,
+                           .act_bf16 = layer.act.bf16});
 }
 
 std::vector<double> Decoder::losses(const PackedBatch& batch) {

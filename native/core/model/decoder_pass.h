@@ -17,14 +17,23 @@ struct Decoder::HeadNorm {
   float *raw = nullptr, *inverse_rms = nullptr;  // [T, Q] or [T, K]; [T, heads]
 };
 
+// What products read: in fp32 or, where weights read them so, in bf16 with the room beside.
+struct Decoder::Rows {
+  float* fp32 = nullptr;
+  ops::RowsOfBf16 bf16{};
+};
+
 // With recompute all but attention_in, mlp_in and xa are shared by all layers.
 struct Decoder::Layer {
-  float *attention_in, *attention_normed, *attention_rms;  // [T, C], [T, C], [T]
-  float *qkv, *attended, *log_sum_exp;                     // [T, Q + 2K], [T, Q], [T, H]
-  HeadNorm q_norm, k_norm;                                 // only with norms of heads
-  float *mlp_in, *mlp_normed, *mlp_rms;                    // [T, C], [T, C], [T]
-  float *gate_up, *act;                                    // [T, 2F], [T, F]
-  std::array<float*, 7> xa;                                // [T, R] for q, k, v, o, gate, up, down
+  float *attention_in, *attention_rms;  // [T, C], [T]
+  Rows attention_normed;                // [T, C]
+  float *qkv, *attended, *log_sum_exp;  // [T, Q + 2K], [T, Q], [T, H]
+  HeadNorm q_norm, k_norm;              // only with norms of heads
+  float *mlp_in, *mlp_rms;              // [T, C], [T]
+  Rows mlp_normed;                      // [T, C]
+  float* gate_up;                       // [T, 2F]
+  Rows act;                             // [T, F]
+  std::array<float*, 7> xa;             // [T, R] for q, k, v, o, gate, up, down
 };
 
 struct Decoder::Pass {
@@ -45,12 +54,14 @@ struct Decoder::Pass {
   const float* stream = nullptr;                // residual stream so far, without `branch`
   float* branch = nullptr;                      // [T, C], output of the newest branch, still to be added
   bool branch_pending = false;
-  float* dstream = nullptr;  // [T, C], gradient of the residual stream
-  float* dnormed = nullptr;  // [T, C], gradient of a norm's output
-  float* dbranch = nullptr;  // [T, C], gradient of a branch's output behind its dropout
-  float* dinner = nullptr;   // [T, max(F, Q)], gradient of act or of the attention's output
-  float* dqkv = nullptr;     // [T, Q + 2K]
-  float* dxa = nullptr;      // [3, T, R]: for each part of a site
+  float* dstream = nullptr;        // [T, C], gradient of the residual stream
+  ops::RowsOfBf16 dstream_bf16{};  // [T, C]: the same, as products read it
+  float* dnormed = nullptr;        // [T, C], gradient of a norm's output
+  float* dbranch = nullptr;        // [T, C], gradient of a branch's output behind its dropout
+  float* dinner = nullptr;         // [T, max(F, Q)], gradient of act or of the attention's output
+  float* dqkv = nullptr;           // [T, Q + 2K]
+  ops::RowsOfBf16 dgate_up{};      // [T, 2F]; in fp32 it takes the place of gate_up
+  float* dxa = nullptr;            // [3, T, R]: for each part of a site
 };
 
 // One matrix in use, with the adapters of its parts (q, k and v are parts of one matrix, so are gate and up).
@@ -61,10 +72,11 @@ struct Decoder::Site {
     float* xa = nullptr;
   };
   int64_t in = 0, out = 0;
-  const float* x = nullptr;
+  Rows x;
   std::vector<Part> parts;
   float* y = nullptr;         // forward: the output
   const float* dy = nullptr;  // backward: its gradient
+  ops::RowsOfBf16 dy_bf16{};  // the same; where it is given, dy may be null
   float* dx = nullptr;        // backward: overwritten
 };
 

@@ -29,12 +29,8 @@ DecoderWeights::DecoderWeights(const Parameters& parameters, OpsBackend& backend
 // Layers that are fused into one matrix, and their adapters.
 void DecoderWeights::pack_site(const std::vector<LinearNumbers>& parts) {
   std::vector<int> weights;
-  int64_t room = 0;
-  for (const LinearNumbers& part : parts) {
-    weights.push_back(part.weight);
-    if (part.lora_a >= 0) room += parameters_.at(part.lora_a).shape[0];
-  }
-  pack(weights, 1.0f, room, /*is_layer=*/true);
+  for (const LinearNumbers& part : parts) weights.push_back(part.weight);
+  pack(weights, 1.0f, parameters_.ranks_of(parts), /*is_layer=*/true);
   for (const LinearNumbers& part : parts) {
     if (part.lora_a < 0) continue;
     pack({part.lora_a}, 1.0f, 0);

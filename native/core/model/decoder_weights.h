@@ -32,6 +32,8 @@ class DecoderWeights {
   const Parameters& parameters() const { return parameters_; }
   OpsBackend& backend() const { return backend_; }
   bool is_bf16() const { return precision_ != Precision::fp32; }  // or narrower
+  // Whether products read rows of bf16 (ops::RowsOfBf16) that the op before leaves.
+  bool reads_bf16_rows() const { return is_bf16() && !backend_.is_host(); }
   // In fp32; in bf16 not of packed matrices.
   const float* data(int number) const {
     return backend_.is_host() ? parameters_.data(number) : copies_[static_cast<size_t>(number)].data();

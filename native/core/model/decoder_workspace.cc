@@ -19,6 +19,15 @@ int64_t Decoder::logits_rows(int64_t vocabulary) {
 template <typename Take>
 void Decoder::lay_out(const Parameters& parameters, const WorkspaceShape& shape, Pass& pass, const Take& take) {
   const DecoderConfig& c = parameters.config();
+  const LayerNumbers& numbers = parameters.layers().front();  // adapters are alike in all layers
+  const auto take_bf16 = [&](int64_t width, int64_t room) -> ops::RowsOfBf16 {
+    const int64_t stride = ops::row_with_room(width, room);
+    return {reinterpret_cast<uint16_t*>(take((shape.rows * stride + 1) / 2)), stride};
+  };
+  const auto take_rows = [&](int64_t width, const std::vector<LinearNumbers>& readers) -> Rows {
+    if (shape.bf16_rows) return {.bf16 = take_bf16(width, parameters.ranks_of(readers))};
+    return {.fp32 = take(shape.rows * width)};
+  };
   const int64_t rows = shape.rows, width = rows * c.dim;
   const int64_t rank = parameters.trainable().lora ? parameters.trainable().rank : 0;
   pass.embedded = take(width);
@@ -31,7 +40,7 @@ void Decoder::lay_out(const Parameters& parameters, const WorkspaceShape& shape,
     layer.mlp_in = take(width);
     for (float*& xa : layer.xa) xa = rank > 0 ? take(rows * rank) : nullptr;
     if (i > 0 && shape.recompute) continue;
-    layer.attention_normed = take(width);
+    layer.attention_normed = take_rows(c.dim, {numbers.q, numbers.k, numbers.v});
     layer.attention_rms = take(rows);
     layer.qkv = take(rows * c.qkv_dim());
     if (c.qk_norm) {
@@ -40,10 +49,10 @@ void Decoder::lay_out(const Parameters& parameters, const WorkspaceShape& shape,
     }
     layer.attended = take(rows * c.q_dim());
     layer.log_sum_exp = take(rows * c.heads);
-    layer.mlp_normed = take(width);
+    layer.mlp_normed = take_rows(c.dim, {numbers.gate, numbers.up});
     layer.mlp_rms = take(rows);
     layer.gate_up = take(rows * 2 * c.ffn_dim);
-    layer.act = take(rows * c.ffn_dim);
+    layer.act = take_rows(c.ffn_dim, {numbers.down});
   }
   pass.final_in = take(width);
   pass.final_normed = take(width);
@@ -61,6 +70,11 @@ void Decoder::lay_out(const Parameters& parameters, const WorkspaceShape& shape,
   pass.dbranch = take(width);
   pass.dinner = take(rows * std::max(c.ffn_dim, c.q_dim()));
   pass.dqkv = take(rows * c.qkv_dim());
+  if (shape.bf16_rows) {
+    pass.dstream_bf16 =
+        take_bf16(c.dim, std::max(parameters.ranks_of({numbers.o}), parameters.ranks_of({numbers.down})));
+    pass.dgate_up = take_bf16(2 * c.ffn_dim, parameters.ranks_of({numbers.gate, numbers.up}));
+  }
   pass.dxa = take(3 * rows * std::max<int64_t>(rank, 1));
 }
 
@@ -69,7 +83,8 @@ int64_t Decoder::workspace_bytes(const Parameters& parameters, const PassShape& 
                                  .labels = shape.labels,
                                  .logits = logits_rows(parameters.config().vocabulary),
                                  .recompute = shape.recompute,
-                                 .uploads = shape.on_device});
+                                 .uploads = shape.on_device,
+                                 .bf16_rows = shape.bf16_rows});
 }
 
 int64_t Decoder::pass_bytes(const Parameters& parameters, const WorkspaceShape& shape) {
@@ -89,7 +104,8 @@ void Decoder::lay_out(Pass& pass, const Head& head) {
                              .logits = head.logits,
                              .recompute = options_.recompute || pass.args == nullptr,
                              .forward_only = pass.args == nullptr,
-                             .uploads = !backend_.is_host()};
+                             .uploads = !backend_.is_host(),
+                             .bf16_rows = weights_.reads_bf16_rows()};
   arena_.reset(pass_bytes(parameters_, shape) / static_cast<int64_t>(sizeof(float)));
   lay_out(parameters_, shape, pass, [&](int64_t wanted) { return arena_.take(wanted); });
 }

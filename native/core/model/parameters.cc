@@ -128,6 +128,13 @@ int Parameters::number_of(const std::string& name) const {
   return found == by_name_.end() ? -1 : found->second;
 }
 
+int64_t Parameters::ranks_of(const std::vector<LinearNumbers>& layers) const {
+  int64_t ranks = 0;
+  for (const LinearNumbers& layer : layers)
+    if (layer.lora_a >= 0) ranks += at(layer.lora_a).shape[0];
+  return ranks;
+}
+
 void Parameters::release(int number) {
   const Parameter& parameter = at(number);
   if (parameter.train_rows > 0) {

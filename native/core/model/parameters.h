@@ -83,6 +83,8 @@ class Parameters {
 
   float* data(int number) { return values_.data() + at(number).offset; }
   const float* data(int number) const { return values_.data() + at(number).offset; }
+  // Of these layers' adapters together.
+  int64_t ranks_of(const std::vector<LinearNumbers>& layers) const;
   // Gives the memory of a frozen parameter back, once something else holds what is needed of it: its values are lost.
   void release(int number);
   std::span<float> values() { return values_; }

@@ -47,12 +47,11 @@ Rounded rounded(Device& device, const std::vector<float>& x, int64_t rows, Fp8Fo
   DeviceArray<float> scales(device, 2);
   DeviceArray<uint8_t> codes(device, there.size()), across(device, there.size());
   DeviceArray<uint16_t> values(device, there.size());
-  cuda::largest_magnitude(device, {rows, width, there.data(), width, scales.data()});
+  cuda::largest_magnitude(device, {rows, width, {.fp32 = there.data(), .stride = width}, scales.data()});
   cuda::round_to_fp8(device, {.format = format,
                               .rows = rows,
                               .width = width,
-                              .from = there.data(),
-                              .from_stride = width,
+                              .from = {.fp32 = there.data(), .stride = width},
                               .largest = scales.data(),
                               .codes = codes.data(),
                               .codes_across = across.data(),

@@ -1,0 +1,233 @@
+// Rows that ops leave in bf16 for the products after them: the values are those that rounding the fp32 results gives,
+// and products read them as they read what they round themselves.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "core/ops_backend.h"
+#include "core/philox.h"
+#include "cuda/ops_backend.h"
+
+namespace collimate {
+namespace {
+
+uint16_t rounded(float value) {
+  uint32_t bits = 0;
+  std::memcpy(&bits, &value, sizeof bits);
+  return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+float widened(uint16_t half) {
+  const uint32_t bits = static_cast<uint32_t>(half) << 16;
+  float value = 0.0f;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+constexpr uint16_t kNan = 0x7fc0;  // what nothing may read
+
+class OnDevice {
+ public:
+  explicit OnDevice(OpsBackend& backend) : backend_(backend) {}
+
+  BackendArray<float> normal(int64_t count, float factor = 1.0f) {
+    std::vector<float> values(static_cast<size_t>(count));
+    const RandomStream stream{.seed = 5, .site = RandomSite::test, .stream = ++arrays_};
+    for (size_t i = 0; i < values.size(); ++i) values[i] = factor * random_normal(stream, i);
+    return placed(values);
+  }
+  // Values that bf16 holds.
+  std::vector<float> exact(int64_t count) {
+    std::vector<float> values(static_cast<size_t>(count));
+    const RandomStream stream{.seed = 6, .site = RandomSite::test, .stream = ++arrays_};
+    for (size_t i = 0; i < values.size(); ++i) values[i] = widened(rounded(random_normal(stream, i)));
+    return values;
+  }
+  template <typename T>
+  BackendArray<T> placed(const std::vector<T>& values) {
+    BackendArray<T> there(backend_, static_cast<int64_t>(values.size()));
+    there.upload(values);
+    return there;
+  }
+  template <typename T>
+  std::vector<T> back(const BackendArray<T>& there) {
+    std::vector<T> values(static_cast<size_t>(there.size()));
+    there.download(values);
+    return values;
+  }
+  // [rows, stride] of `values` [rows, width], NaN beside them.
+  BackendArray<uint16_t> rows_of(const std::vector<float>& values, int64_t width, int64_t stride) {
+    const int64_t rows = static_cast<int64_t>(values.size()) / width;
+    std::vector<uint16_t> result(static_cast<size_t>(rows * stride), kNan);
+    for (int64_t i = 0; i < rows * width; ++i)
+      result[static_cast<size_t>(i / width * stride + i % width)] = rounded(values[static_cast<size_t>(i)]);
+    return placed(result);
+  }
+
+ private:
+  OpsBackend& backend_;
+  uint64_t arrays_ = 0;
+};
+
+// `narrow` [rows, stride] holds `wide` [rows, width] rounded, and nothing was written beside it.
+void check_rounded(const std::vector<uint16_t>& narrow, int64_t stride, const std::vector<float>& wide, int64_t width) {
+  int wrong = 0;
+  for (size_t i = 0; i < narrow.size(); ++i) {
+    const auto row = static_cast<int64_t>(i) / stride, column = static_cast<int64_t>(i) % stride;
+    const uint16_t expected = column < width ? rounded(wide[static_cast<size_t>(row * width + column)]) : kNan;
+    if (narrow[i] != expected) ++wrong;
+  }
+  CHECK(wrong == 0);
+}
+
+constexpr int64_t kRows = 21;
+
+struct Adapters {
+  std::vector<int64_t> ranks;  // of parts of equal width, side by side
+};
+
+struct Results {
+  std::vector<float> y, dx, xa, dxa, da, db, dweight;
+};
+
+// One forward and backward of a layer, its operands given in fp32 or in bf16.
+Results run_layer(OpsBackend& backend, const Adapters& of, bool fp8, bool narrow) {
+  OnDevice t(backend);
+  constexpr int64_t kIn = 24, kOut = 40;
+  const auto parts = static_cast<int64_t>(of.ranks.size());
+  int64_t room = 0;
+  for (const int64_t rank : of.ranks) room += rank;
+  const auto host = [&](int64_t count, float factor) { return t.back(t.normal(count, factor)); };
+  const std::vector<float> w = host(kOut * kIn, 0.3f);
+  const auto weight = backend.pack({.values = w.data(), .out = kOut, .in = kIn, .room = room, .fp8 = fp8});
+  std::vector<std::unique_ptr<ops::PackedMatrix>> packed;
+  std::vector<ops::Bf16Adapter> adapters;
+  const BackendArray<float> xa = t.normal(kRows * room + 1), dxa = t.normal(kRows * room + 1),
+                            da = t.normal(room * kIn + 1), db = t.normal(kOut * room + 1);
+  int64_t first = 0;
+  for (int64_t i = 0; i < parts; ++i) {
+    const int64_t rank = of.ranks[static_cast<size_t>(i)], width = kOut / parts;
+    const std::vector<float> a = host(rank * kIn, 0.3f), b = host(width * rank, 0.3f);
+    packed.push_back(backend.pack({.values = a.data(), .out = rank, .in = kIn}));
+    packed.push_back(backend.pack({.values = b.data(), .out = width, .in = rank, .factor = 2.0f}));
+    adapters.push_back({.a = packed[packed.size() - 2].get(),
+                        .b = packed.back().get(),
+                        .column = i * width,
+                        .width = width,
+                        .xa = xa.data() + kRows * first,
+                        .scale = 2.0f,
+                        .da = da.data() + first * kIn,
+                        .db = db.data() + width * first});
+    first += rank;
+  }
+  const std::vector<float> x = t.exact(kRows * kIn), dy = t.exact(kRows * kOut);
+  const int64_t x_stride = ops::row_with_room(kIn, room) + 8, dy_stride = ops::row_with_room(kOut, room);
+  const BackendArray<float> x_wide = t.placed(x), dy_wide = t.placed(dy);
+  const BackendArray<uint16_t> x_rows = t.rows_of(x, kIn, x_stride), dy_rows = t.rows_of(dy, kOut, dy_stride);
+  const BackendArray<float> y = t.normal(kRows * kOut), dx = t.normal(kRows * kIn), dweight = t.normal(kOut * kIn);
+  const ops::RowsOfBf16 none{};
+  ops::Bf16LinearForward forward{.rows = kRows,
+                                 .weight = weight.get(),
+                                 .adapters = adapters,
+                                 .x = narrow ? nullptr : x_wide.data(),
+                                 .x_stride = kIn,
+                                 .x_bf16 = narrow ? ops::RowsOfBf16{x_rows.data(), x_stride} : none,
+                                 .y = y.data(),
+                                 .y_stride = kOut};
+  backend.bf16_linear_forward(forward);
+  backend.bf16_linear_backward({.rows = kRows,
+                                .weight = weight.get(),
+                                .adapters = adapters,
+                                .dy = narrow ? nullptr : dy_wide.data(),
+                                .dy_stride = kOut,
+                                .dy_bf16 = narrow ? ops::RowsOfBf16{dy_rows.data(), dy_stride} : none,
+                                .dx = dx.data(),
+                                .dx_stride = kIn,
+                                .dxa = dxa.data(),
+                                .x = forward.x,
+                                .x_stride = kIn,
+                                .x_bf16 = forward.x_bf16,
+                                .dweight = fp8 ? nullptr : dweight.data(),
+                                .dweight_first = 0,
+                                .dweight_rows = fp8 ? 0 : kOut});
+  return {t.back(y), t.back(dx), t.back(xa), t.back(dxa), t.back(da), t.back(db), t.back(dweight)};
+}
+
+}  // namespace
+
+TEST_CASE("rows of bf16: norms and SwiGLU leave what rounding their results gives") {
+  const auto backend = cuda::ops_on_device(0);
+  OnDevice t(*backend);
+  for (const int64_t width : {int64_t{64}, int64_t{37}}) {
+    CAPTURE(width);
+    const int64_t stride = width + 11, count = kRows * width;
+    const BackendArray<float> x = t.normal(count), weight = t.normal(width), y = t.normal(count),
+                              inverse = t.normal(kRows), dy = t.normal(count);
+    const auto narrow = [&](int64_t row) {
+      return t.placed(std::vector<uint16_t>(static_cast<size_t>(kRows * row), kNan));
+    };
+    const BackendArray<uint16_t> y_rows = narrow(stride);
+    ops::RmsNormForward norm{.rows = kRows,
+                             .dim = width,
+                             .eps = 1e-5f,
+                             .x = x.data(),
+                             .weight = weight.data(),
+                             .y = y.data(),
+                             .inverse_rms = inverse.data()};
+    backend->rmsnorm_forward(norm);
+    norm.y = nullptr;
+    norm.y_bf16 = {y_rows.data(), stride};
+    backend->rmsnorm_forward(norm);
+    check_rounded(t.back(y_rows), stride, t.back(y), width);
+    const BackendArray<float> dx = t.normal(count);
+    const BackendArray<uint16_t> dx_rows = narrow(stride);
+    backend->rmsnorm_backward({.rows = kRows,
+                               .dim = width,
+                               .x = x.data(),
+                               .weight = weight.data(),
+                               .inverse_rms = inverse.data(),
+                               .dy = dy.data(),
+                               .dx = dx.data(),
+                               .dx_bf16 = {dx_rows.data(), stride}});
+    check_rounded(t.back(dx_rows), stride, t.back(dx), width);
+
+    const int64_t pair_stride = 2 * width + 3;
+    const BackendArray<float> gate_up = t.normal(2 * count), act = t.normal(count), dgate_up = t.normal(2 * count);
+    const BackendArray<uint16_t> act_rows = narrow(stride), dgate_up_rows = narrow(pair_stride);
+    backend->swiglu_forward({.rows = kRows, .ffn_dim = width, .gate_up = gate_up.data(), .act = act.data()});
+    backend->swiglu_forward(
+        {.rows = kRows, .ffn_dim = width, .gate_up = gate_up.data(), .act_bf16 = {act_rows.data(), stride}});
+    check_rounded(t.back(act_rows), stride, t.back(act), width);
+    ops::SwiGluBackward backward{
+        .rows = kRows, .ffn_dim = width, .gate_up = gate_up.data(), .dact = dy.data(), .dgate_up = dgate_up.data()};
+    backend->swiglu_backward(backward);
+    backward.dgate_up = nullptr;
+    backward.dgate_up_bf16 = {dgate_up_rows.data(), pair_stride};
+    backend->swiglu_backward(backward);
+    check_rounded(t.back(dgate_up_rows), pair_stride, t.back(dgate_up), 2 * width);
+  }
+}
+
+TEST_CASE("rows of bf16: products give the bytes that they give for the same values in fp32") {
+  const auto backend = cuda::ops_on_device(0);
+  // No adapters; rooms that fill their columns, and some that leave columns beside them.
+  for (const Adapters& of : {Adapters{}, Adapters{{8}}, Adapters{{4, 4}}, Adapters{{3}}, Adapters{{2, 3}}}) {
+    for (const bool fp8 : {false, true}) {
+      CAPTURE(of.ranks.size());
+      CAPTURE(fp8);
+      const Results wide = run_layer(*backend, of, fp8, false), narrow = run_layer(*backend, of, fp8, true);
+      CHECK(narrow.y == wide.y);
+      CHECK(narrow.dx == wide.dx);
+      CHECK(narrow.xa == wide.xa);
+      CHECK(narrow.dxa == wide.dxa);
+      CHECK(narrow.da == wide.da);
+      CHECK(narrow.db == wide.db);
+      CHECK(narrow.dweight == wide.dweight);
+      for (const float value : narrow.dx) REQUIRE(std::isfinite(value));
+    }
+  }
+}
+
+}  // namespace collimate
