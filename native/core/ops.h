@@ -142,6 +142,7 @@ struct AttentionForward {
   const float* v = nullptr;  // [T, K * D]
   int64_t q_stride = 0, k_stride = 0, v_stride = 0;
   float* out = nullptr;          // [T, H * D], contiguous
+  RowsOfBf16 out_bf16{};         // [T, H * D], in place of out where it is given; D is even
   float* log_sum_exp = nullptr;  // [T, H], for the backward, or null
   // A device may round to bf16 what it multiplies; sums and the softmax stay fp32. The processor never does.
   bool bf16_products = false;

@@ -8,9 +8,11 @@
 // 3. A warp owns 8 rows of its block; a lane is a key while scores are made, and columns lane, lane + 32, ... after.
 // Written for exactness first: products are fp32 multiply-adds. Runs in bf16 go to attention_bf16.cu.
 #include "cuda/attention_rows.h"
+#include "cuda/gemm.h"
 #include "cuda/launch.h"
 #include "cuda/math.h"
 #include "cuda/ops.h"
+#include "cuda/warp_matrix.h"
 
 namespace collimate::cuda {
 namespace {
@@ -94,10 +96,13 @@ __global__ void __launch_bounds__(kThreads) forward_tile(AttentionForward f) {
 __global__ void output_projection(AttentionBackward b, float* delta) {
   const int64_t item = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / kWarpSize;
   if (item >= b.forward.rows * b.forward.args.heads) return;
-  const int64_t dim = b.forward.args.head_dim;
+  const ops::AttentionForward& a = b.forward.args;
+  const int64_t dim = a.head_dim;
+  const uint16_t* rounded =
+      a.out_bf16.values ? a.out_bf16.values + item / a.heads * a.out_bf16.stride + item % a.heads * dim : nullptr;
   float sum = 0.0f;
   for (int64_t c = lane_of_thread(); c < dim; c += kWarpSize)
-    sum += b.dout[item * dim + c] * b.forward.args.out[item * dim + c];
+    sum += b.dout[item * dim + c] * (rounded ? from_bf16_bits(rounded[c]) : a.out[item * dim + c]);
   sum = warp_sum(sum);
   if (lane_of_thread() == 0) delta[item] = sum;
 }
@@ -241,10 +246,20 @@ void output_projections(Device& device, const AttentionBackward& args, float* de
 
 void attention_forward(Device& device, const ops::AttentionForward& args) {
   if (is_for_tensor_cores(args)) return attention_forward_bf16(device, args);
-  const AttentionForward f = for_kernels(args);
+  AttentionForward f = for_kernels(args);
+  const int64_t width = args.heads * args.head_dim;
+  if (args.out_bf16.values) f.args.out = device.scratch<float>(f.rows * width);
   with_lane_columns(f.args.head_dim, [&](auto columns) {
     launch(device, "attention_forward", tiles_of(f, f.args.heads, 3), forward_tile<columns()>, f);
   });
+  if (args.out_bf16.values)
+    round_rows(device, {.rows = f.rows,
+                        .width = width,
+                        .from = f.args.out,
+                        .from_stride = width,
+                        .to = args.out_bf16.values,
+                        .to_stride = args.out_bf16.stride,
+                        .filled = width});
 }
 
 void attention_backward(Device& device, const ops::AttentionBackward& args) {

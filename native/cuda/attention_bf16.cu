@@ -90,7 +90,10 @@ __global__ void __launch_bounds__(kThreads) forward_rows(AttentionForward f, Ope
     add_weighted<kDim>(out, scores, v);
   }
   const float factor[2] = {1.0f / total[0], 1.0f / total[1]};
-  store_rows<kDim>(a.out + head * a.head_dim, a.heads * a.head_dim, a.head_dim, w, out, factor);
+  if (a.out_bf16.values)
+    store_rows<kDim>(a.out_bf16.values + head * a.head_dim, a.out_bf16.stride, a.head_dim, w, out, factor);
+  else
+    store_rows<kDim>(a.out + head * a.head_dim, a.heads * a.head_dim, a.head_dim, w, out, factor);
   if (a.log_sum_exp != nullptr && lane_of_thread() % 4 == 0) {
     for (int half = 0; half < 2; ++half)
       if (w.inside[half]) a.log_sum_exp[w.row[half] * a.heads + head] = top[half] * kLn2 + log_f32(total[half]);

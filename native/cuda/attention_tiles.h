@@ -130,6 +130,22 @@ __device__ __forceinline__ void store_rows(float* to, int64_t stride, int64_t di
   }
 }
 
+// The same in bf16; `dim` is even, and so are stride and alignment.
+template <int kDim>
+__device__ __forceinline__ void store_rows(uint16_t* to, int64_t stride, int64_t dim, const WarpRows& w,
+                                           const float (&c)[kDim / 8][4], const float (&factor)[2]) {
+  COLLIMATE_UNROLL
+  for (int n = 0; n < kDim / 8; ++n) {
+    COLLIMATE_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const int column = column_of(n, 0);
+      if (w.inside[half] && column < dim)
+        *reinterpret_cast<unsigned*>(to + w.row[half] * stride + column) =
+            pack_bf16(c[n][2 * half] * factor[half], c[n][2 * half + 1] * factor[half]);
+    }
+  }
+}
+
 template <int kDim>
 constexpr size_t shared_bytes(int rows) {
   return static_cast<size_t>(rows) * (kDim + kVector) * sizeof(uint16_t);

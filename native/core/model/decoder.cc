@@ -63,7 +63,7 @@ Decoder::Site Decoder::qkv_site(const Layer& layer, int64_t number) const {
 Decoder::Site Decoder::output_site(const Layer& layer, int64_t number) const {
   const DecoderConfig& c = parameters_.config();
   const LayerNumbers& n = parameters_.layers()[static_cast<size_t>(number)];
-  return {.in = c.q_dim(), .out = c.dim, .x = {.fp32 = layer.attended}, .parts = {{n.o, 0, c.dim, layer.xa[3]}}};
+  return {.in = c.q_dim(), .out = c.dim, .x = layer.attended, .parts = {{n.o, 0, c.dim, layer.xa[3]}}};
 }
 
 Decoder::Site Decoder::gate_up_site(const Layer& layer, int64_t number) const {
@@ -111,7 +111,8 @@ ops::AttentionForward Decoder::attention_args(const Pass& pass, const Layer& lay
           .q_stride = c.qkv_dim(),
           .k_stride = c.qkv_dim(),
           .v_stride = c.qkv_dim(),
-          .out = layer.attended,
+          .out = layer.attended.fp32,
+          .out_bf16 = layer.attended.bf16,
           .log_sum_exp = layer.log_sum_exp,
           .bf16_products = weights_.is_bf16()};
 }

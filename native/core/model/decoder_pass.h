@@ -27,7 +27,8 @@ struct Decoder::Rows {
 struct Decoder::Layer {
   float *attention_in, *attention_rms;  // [T, C], [T]
   Rows attention_normed;                // [T, C]
-  float *qkv, *attended, *log_sum_exp;  // [T, Q + 2K], [T, Q], [T, H]
+  float *qkv, *log_sum_exp;             // [T, Q + 2K], [T, H]
+  Rows attended;                        // [T, Q]
   HeadNorm q_norm, k_norm;              // only with norms of heads
   float *mlp_in, *mlp_rms;              // [T, C], [T]
   Rows mlp_normed;                      // [T, C]

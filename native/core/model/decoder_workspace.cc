@@ -47,7 +47,7 @@ void Decoder::lay_out(const Parameters& parameters, const WorkspaceShape& shape,
       layer.q_norm = {take(rows * c.q_dim()), take(rows * c.heads)};
       layer.k_norm = {take(rows * c.kv_dim()), take(rows * c.kv_heads)};
     }
-    layer.attended = take(rows * c.q_dim());
+    layer.attended = take_rows(c.q_dim(), {numbers.o});
     layer.log_sum_exp = take(rows * c.heads);
     layer.mlp_normed = take_rows(c.dim, {numbers.gate, numbers.up});
     layer.mlp_rms = take(rows);

@@ -29,6 +29,15 @@ const int32_t* GroupDecoder::Indices::place() {
   return placed();
 }
 
+GroupDecoder::ActivationArray::ActivationArray(const DecoderWeights& weights, int64_t rows, int64_t width) {
+  if (!weights.reads_bf16_rows()) {
+    fp32_ = BackendArray<float>(weights.backend(), rows * width);
+    return;
+  }
+  stride_ = ops::row_with_room(width, 0);  // adapters are merged
+  bf16_ = BackendArray<uint16_t>(weights.backend(), rows * stride_);
+}
+
 GroupDecoder::GroupDecoder(const Options& options)
     : options_(options),
       weights_(*options.weights),
@@ -43,7 +52,6 @@ GroupDecoder::GroupDecoder(const Options& options)
   prompt_kv_ = floats(config_.layers * users * 2 * options.prompt_max, config_.kv_dim());
   step_kv_ = floats(config_.layers * options.steps_max * 2 * users * options.rows_max, config_.kv_dim());
   last_x_ = floats(users, config_.dim);
-  last_h_ = floats(users, config_.dim);
   for (Indices* indices : {&tokens_, &positions_, &first_row_, &end_row_, &kept_at_}) indices->bind(backend_, rows);
   for (Indices* indices : {&live_, &prompt_rows_}) indices->bind(backend_, users);
   step_rows_.bind(backend_, std::max<int64_t>(options.steps_max, 1));
@@ -52,11 +60,13 @@ GroupDecoder::GroupDecoder(const Options& options)
   ancestors_before_.resize(ancestors_.host.size());
   x_ = floats(rows, config_.dim);
   delta_ = floats(rows, config_.dim);
-  h_ = floats(rows, config_.dim);
+  h_ = {weights_, rows, config_.dim};
+  final_ = floats(users * beams, config_.dim);
   qkv_ = floats(rows, config_.qkv_dim());
-  attention_ = floats(rows, config_.q_dim());
+  attention_ = floats(users * beams, config_.q_dim());
+  prompt_attention_ = {weights_, options.prefill_rows, config_.q_dim()};
   gate_up_ = floats(rows, 2 * config_.ffn_dim);
-  act_ = floats(rows, config_.ffn_dim);
+  act_ = {weights_, rows, config_.ffn_dim};
   if (backend_.is_host()) scores_ = floats(beams, options.prompt_max + options.steps_max);
 }
 
@@ -65,7 +75,6 @@ void GroupDecoder::reset() {
   step_rows_.host.clear();
   std::ranges::fill(prompt_lengths_, 0);
   backend_.zero(last_x_.data(), last_x_.size() * kFloatBytes);
-  backend_.zero(last_h_.data(), last_h_.size() * kFloatBytes);
 }
 
 // ---- prompts -----------------------------------------------------------------------------------------------------
@@ -111,8 +120,9 @@ void GroupDecoder::prefill(std::span<const Prompt> prompts) {
   embed(rows, tokens_.place());
   const float* k = qkv_.data() + config_.q_dim();
   const KeysAndValues kv{k, k + config_.kv_dim(), config_.qkv_dim()};
+  const Activations prompt_attention = prompt_attention_;
   for (int64_t layer = 0; layer < last; ++layer) {
-    norm(rows, numbers(layer).attention_norm, layer > 0);
+    norm(rows, numbers(layer).attention_norm, layer > 0, h_);
     project_qkv({layer, rows});
     keep_prompt_kv(layer, rows, kv);
     backend_.attention_forward({.heads = config_.heads,
@@ -129,18 +139,19 @@ void GroupDecoder::prefill(std::span<const Prompt> prompts) {
                                 .q_stride = config_.qkv_dim(),
                                 .k_stride = config_.qkv_dim(),
                                 .v_stride = config_.qkv_dim(),
-                                .out = attention_.data(),
+                                .out = prompt_attention.fp32,
+                                .out_bf16 = prompt_attention.bf16,
                                 .bf16_products = weights_.is_bf16()});
-    finish_layer({layer, rows});
+    finish_layer({layer, rows}, prompt_attention);
   }
   // The last layer's output is needed at the last position only: keys and values now, the rest for all users at once.
-  norm(rows, numbers(last).attention_norm, last > 0);
+  norm(rows, numbers(last).attention_norm, last > 0, h_);
   if (weights_.is_bf16()) {
     project_qkv({last, rows});  // a packed matrix is used whole
     keep_prompt_kv(last, rows, kv);
   } else {
     const int64_t width = 2 * config_.kv_dim();
-    project(rows, {numbers(last).k, config_.dim, width, h_.data(), qkv_.data()});
+    project(rows, {numbers(last).k, config_.dim, width, h_, qkv_.data()});
     norm_heads(rows, numbers(last).k_norm, {qkv_.data(), config_.kv_heads, width});
     rotate(qkv_.data(), rows, config_.kv_heads, width);
     keep_prompt_kv(last, rows, {qkv_.data(), qkv_.data() + config_.kv_dim(), width});
@@ -148,9 +159,8 @@ void GroupDecoder::prefill(std::span<const Prompt> prompts) {
   int64_t end = 0;
   for (const Prompt& prompt : prompts) {
     end = (end == 0 ? 0 : aligned(end)) + static_cast<int64_t>(prompt.tokens.size());
-    const int64_t from = (end - 1) * config_.dim, to = prompt.slot * config_.dim;
-    backend_.copy(last_x_.data() + to, x_.data() + from, config_.dim * kFloatBytes);
-    backend_.copy(last_h_.data() + to, h_.data() + from, config_.dim * kFloatBytes);
+    backend_.copy(last_x_.data() + prompt.slot * config_.dim, x_.data() + (end - 1) * config_.dim,
+                  config_.dim * kFloatBytes);
   }
 }
 
@@ -167,18 +177,18 @@ const float* GroupDecoder::finish_prompts() {
   prompt_rows_there_ = prompt_rows_.place();
   live_there_ = live_.place();
   backend_.copy(x_.data(), last_x_.data(), last_x_.size() * kFloatBytes);
-  backend_.copy(h_.data(), last_h_.data(), last_h_.size() * kFloatBytes);
+  norm(users, numbers(last).attention_norm, /*add_delta=*/false, h_);
   int64_t stride = config_.q_dim();
   if (weights_.is_bf16()) {
     stride = config_.qkv_dim();
     project_qkv({last, users});
   } else {
-    project(users, {numbers(last).q, config_.dim, config_.q_dim(), h_.data(), qkv_.data()});
+    project(users, {numbers(last).q, config_.dim, config_.q_dim(), h_, qkv_.data()});
     norm_heads(users, numbers(last).q_norm, {qkv_.data(), config_.heads, stride});
     rotate(qkv_.data(), users, config_.heads, stride);
   }
   attend(last, 1, qkv_.data(), stride);
-  finish_layer({last, users});
+  finish_layer({last, users}, {.fp32 = attention_.data()});
   return final_hidden(users);
 }
 
@@ -227,15 +237,15 @@ const float* GroupDecoder::step(int64_t rows, std::span<const std::span<const Hy
   backend_.run_recorded(step_recordings_[{steps_, rows}], [&] {
     embed(all, tokens_.placed());
     for (int64_t layer = 0; layer < config_.layers; ++layer) {
-      norm(all, numbers(layer).attention_norm, layer > 0);
+      norm(all, numbers(layer).attention_norm, layer > 0, h_);
       project_qkv({layer, all});
       keep_step_kv({layer, all});
       attend(layer, rows, qkv_.data(), config_.qkv_dim());
-      finish_layer({layer, all});
+      finish_layer({layer, all}, {.fp32 = attention_.data()});
     }
     final_hidden(all);
   });
-  return h_.data();
+  return final_.data();
 }
 
 // Row i of this step sees what its parent saw, and itself.
@@ -279,8 +289,8 @@ void GroupDecoder::embed(int64_t rows, const int32_t* tokens) {
                               .y = x_.data()});
 }
 
-// h = norm(x), after x += delta when asked.
-void GroupDecoder::norm(int64_t rows, int weight_number, bool add_delta) {
+// to = norm(x), after x += delta when asked.
+void GroupDecoder::norm(int64_t rows, int weight_number, bool add_delta, const Activations& to) {
   backend_.rmsnorm_forward({.rows = rows,
                             .dim = config_.dim,
                             .eps = config_.norm_eps,
@@ -288,7 +298,8 @@ void GroupDecoder::norm(int64_t rows, int weight_number, bool add_delta) {
                             .delta = add_delta ? delta_.data() : nullptr,
                             .sum = add_delta ? x_.data() : nullptr,
                             .weight = weight(weight_number),
-                            .y = h_.data()});
+                            .y = to.fp32,
+                            .y_bf16 = to.bf16});
 }
 
 // y = x Wᵀ + bias
@@ -296,15 +307,16 @@ void GroupDecoder::project(int64_t rows, const Projection& p) {
   if (weights_.is_bf16()) {
     backend_.bf16_linear_forward({.rows = rows,
                                   .weight = &weights_.matrix(p.linear.weight),
-                                  .x = p.x,
+                                  .x = p.x.fp32,
                                   .x_stride = p.in,
+                                  .x_bf16 = p.x.bf16,
                                   .y = p.y,
                                   .y_stride = p.out});
   } else {
     backend_.linear_forward({.rows = rows,
                              .in = p.in,
                              .out = p.out,
-                             .x = p.x,
+                             .x = p.x.fp32,
                              .x_stride = p.in,
                              .weight = weight(p.linear.weight),
                              .y = p.y,
@@ -318,7 +330,7 @@ void GroupDecoder::project(int64_t rows, const Projection& p) {
 void GroupDecoder::project_qkv(const LayerRows& at) {
   const LayerNumbers& layer = numbers(at.layer);
   const int64_t width = config_.qkv_dim();
-  project(at.rows, {layer.q, config_.dim, width, h_.data(), qkv_.data()});
+  project(at.rows, {layer.q, config_.dim, width, h_, qkv_.data()});
   norm_heads(at.rows, layer.q_norm, {qkv_.data(), config_.heads, width});
   norm_heads(at.rows, layer.k_norm, {qkv_.data() + config_.q_dim(), config_.kv_heads, width});
   rotate(qkv_.data(), at.rows, config_.heads + config_.kv_heads, width);
@@ -376,19 +388,20 @@ void GroupDecoder::attend(int64_t layer, int64_t rows, const float* q, int64_t q
 }
 
 // From the attention's output to the residual branch of the MLP, which stays in delta until the next norm.
-void GroupDecoder::finish_layer(const LayerRows& at) {
+void GroupDecoder::finish_layer(const LayerRows& at, const Activations& attention) {
   const LayerNumbers& layer = numbers(at.layer);
-  project(at.rows, {layer.o, config_.q_dim(), config_.dim, attention_.data(), delta_.data()});
-  norm(at.rows, layer.mlp_norm, true);
-  project(at.rows, {layer.gate, config_.dim, 2 * config_.ffn_dim, h_.data(), gate_up_.data()});
+  const Activations act = act_;
+  project(at.rows, {layer.o, config_.q_dim(), config_.dim, attention, delta_.data()});
+  norm(at.rows, layer.mlp_norm, true, h_);
+  project(at.rows, {layer.gate, config_.dim, 2 * config_.ffn_dim, h_, gate_up_.data()});
   backend_.swiglu_forward(
-      {.rows = at.rows, .ffn_dim = config_.ffn_dim, .gate_up = gate_up_.data(), .act = act_.data()});
-  project(at.rows, {layer.down, config_.ffn_dim, config_.dim, act_.data(), delta_.data()});
+      {.rows = at.rows, .ffn_dim = config_.ffn_dim, .gate_up = gate_up_.data(), .act = act.fp32, .act_bf16 = act.bf16});
+  project(at.rows, {layer.down, config_.ffn_dim, config_.dim, act, delta_.data()});
 }
 
 const float* GroupDecoder::final_hidden(int64_t rows) {
-  norm(rows, parameters_.final_norm(), true);
-  return h_.data();
+  norm(rows, parameters_.final_norm(), true, {.fp32 = final_.data()});
+  return final_.data();
 }
 
 // Of the first user.

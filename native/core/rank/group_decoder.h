@@ -73,14 +73,30 @@ class GroupDecoder {
     OpsBackend* backend_ = nullptr;
     BackendArray<int32_t> there_;
   };
+  // What products read: in fp32 or, where weights read them so, in bf16.
+  struct Activations {
+    float* fp32 = nullptr;
+    ops::RowsOfBf16 bf16{};
+  };
+  class ActivationArray {
+   public:
+    ActivationArray() = default;
+    ActivationArray(const DecoderWeights& weights, int64_t rows, int64_t width);
+    operator Activations() const { return {fp32_.data(), {bf16_.data(), stride_}}; }
+
+   private:
+    BackendArray<float> fp32_;
+    BackendArray<uint16_t> bf16_;
+    int64_t stride_ = 0;
+  };
   const float* weight(int number) const { return weights_.data(number); }
   const LayerNumbers& numbers(int64_t layer) const { return parameters_.layers()[static_cast<size_t>(layer)]; }
   void embed(int64_t rows, const int32_t* tokens);
-  void norm(int64_t rows, int weight_number, bool add_delta);
+  void norm(int64_t rows, int weight_number, bool add_delta, const Activations& to);
   struct Projection {
     LinearNumbers linear;  // the first of those that are projected as one matrix
     int64_t in = 0, out = 0;
-    const float* x = nullptr;
+    Activations x{};
     float* y = nullptr;
   };
   void project(int64_t rows, const Projection& projection);
@@ -97,7 +113,7 @@ class GroupDecoder {
   };
   void keep_prompt_kv(int64_t layer, int64_t rows, const KeysAndValues& from);
   int64_t lay_out_prompts(std::span<const Prompt> prompts);
-  void finish_layer(const LayerRows& at);
+  void finish_layer(const LayerRows& at, const Activations& attention);
   const float* final_hidden(int64_t rows);
   void trace_ancestors(int64_t rows, std::span<const std::span<const Hypothesis>> live);
   void keep_step_kv(const LayerRows& at);
@@ -117,7 +133,7 @@ class GroupDecoder {
   BackendArray<float> prompt_kv_;        // [layers, users, 2, prompt_max, kv_dim]
   BackendArray<float> step_kv_;          // [layers, steps_max, 2, users * rows_max, kv_dim]
   std::vector<int32_t> ancestors_before_;
-  BackendArray<float> last_x_, last_h_;  // [users, C]: input and normed input of the last layer
+  BackendArray<float> last_x_;  // [users, C]: input of the last layer
   // Of the prompts being prefilled: offsets of sequences and gaps, bounds, and where keys and values go.
   std::vector<int64_t> offsets_;
   Indices first_row_, end_row_, kept_at_;
@@ -127,7 +143,8 @@ class GroupDecoder {
   const int32_t *positions_there_ = nullptr, *live_there_ = nullptr, *prompt_rows_there_ = nullptr,
                 *step_rows_there_ = nullptr, *ancestors_there_ = nullptr;
   // Scratch, for max(prefill_rows, users * rows_max) rows.
-  BackendArray<float> x_, delta_, h_, qkv_, attention_, gate_up_, act_, scores_;
+  BackendArray<float> x_, delta_, final_, qkv_, attention_, gate_up_, scores_;
+  ActivationArray h_, act_, prompt_attention_;
   // Of the ops of a step, by its number and the rows of a user.
   std::map<std::pair<int64_t, int64_t>, std::unique_ptr<OpsBackend::Recording>> step_recordings_;
 };

@@ -210,6 +210,63 @@ TEST_CASE("rows of bf16: norms and SwiGLU leave what rounding their results give
   }
 }
 
+TEST_CASE("rows of bf16: attention leaves what rounding its output gives, and its gradients read it") {
+  const auto backend = cuda::ops_on_device(0);
+  OnDevice t(*backend);
+  for (const bool bf16_products : {false, true}) {
+    for (const int64_t dim : {int64_t{16}, int64_t{10}, int64_t{64}}) {
+      CAPTURE(bf16_products);
+      CAPTURE(dim);
+      const int64_t heads = 4, kv_heads = 2, q_dim = heads * dim, kv_dim = kv_heads * dim, stride = q_dim + 6;
+      const std::vector<int64_t> offsets{0, 13, kRows};
+      std::vector<int32_t> first, end;
+      for (int32_t row = 0; row < kRows; ++row) {
+        first.push_back(row < 13 ? 0 : 13);
+        end.push_back(row < 13 ? 13 : static_cast<int32_t>(kRows));
+      }
+      const BackendArray<int32_t> first_there = t.placed(first), end_there = t.placed(end);
+      const BackendArray<float> q = t.normal(kRows * q_dim), k = t.normal(kRows * kv_dim), v = t.normal(kRows * kv_dim),
+                                out = t.normal(kRows * q_dim), log_sum_exp = t.normal(kRows * heads),
+                                dout = t.normal(kRows * q_dim);
+      const BackendArray<uint16_t> rows = t.placed(std::vector<uint16_t>(static_cast<size_t>(kRows * stride), kNan));
+      ops::AttentionForward wide{.heads = heads,
+                                 .kv_heads = kv_heads,
+                                 .head_dim = dim,
+                                 .offsets = offsets,
+                                 .first_row = first_there.data(),
+                                 .end_row = end_there.data(),
+                                 .scale = 0.3f,
+                                 .q = q.data(),
+                                 .k = k.data(),
+                                 .v = v.data(),
+                                 .q_stride = q_dim,
+                                 .k_stride = kv_dim,
+                                 .v_stride = kv_dim,
+                                 .out = out.data(),
+                                 .log_sum_exp = log_sum_exp.data(),
+                                 .bf16_products = bf16_products};
+      ops::AttentionForward narrow = wide;
+      narrow.out = nullptr;
+      narrow.out_bf16 = {rows.data(), stride};
+      backend->attention_forward(wide);
+      backend->attention_forward(narrow);
+      check_rounded(t.back(rows), stride, t.back(out), q_dim);
+      // Rounded outputs in fp32 are what the rows hold: the same bytes come of them.
+      std::vector<float> as_rounded = t.back(out);
+      for (float& value : as_rounded) value = widened(rounded(value));
+      out.upload(as_rounded);
+      const auto gradients = [&](const ops::AttentionForward& forward) {
+        const BackendArray<float> dq = t.normal(kRows * q_dim), dk = t.normal(kRows * kv_dim),
+                                  dv = t.normal(kRows * kv_dim);
+        backend->attention_backward(
+            {.forward = forward, .dout = dout.data(), .dq = dq.data(), .dk = dk.data(), .dv = dv.data()});
+        return std::vector<std::vector<float>>{t.back(dq), t.back(dk), t.back(dv)};
+      };
+      CHECK(gradients(narrow) == gradients(wide));
+    }
+  }
+}
+
 TEST_CASE("rows of bf16: products give the bytes that they give for the same values in fp32") {
   const auto backend = cuda::ops_on_device(0);
   // No adapters; rooms that fill their columns, and some that leave columns beside them.
