@@ -266,6 +266,7 @@ void lora_gradient(Pool& pool, const LoraGradient& args);
 struct CrossEntropy {
   int64_t rows = 0, vocabulary = 0;
   float* logits = nullptr;           // [N, V]; replaced by scale * dloss/dlogits
+  RowsOfBf16 dlogits_bf16{};         // [N, V]: that goes here instead, where it is given
   const int32_t* targets = nullptr;  // [N]
   float scale = 1.0f;
   const float* row_scales = nullptr;  // [N], in place of `scale`; null: one for all

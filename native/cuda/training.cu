@@ -1,36 +1,49 @@
 // Cross-entropy, rows moved, dropout, the gradient's norm, AdamW: what training does beside its layers.
+#include <cfloat>
+
 #include "cuda/launch.h"
 #include "cuda/math.h"
 #include "cuda/ops.h"
+#include "cuda/warp_matrix.h"
 
 namespace collimate::cuda {
 namespace {
 
 constexpr int kThreads = 256;
 
-// One block a row of logits. The row is read twice and written once; at 128 k logits it does not fit in shared memory.
+// One block a row of logits. The row is read twice and written once: at 128 k logits it does not fit in shared memory.
 __global__ void cross_entropy_rows(ops::CrossEntropy args) {
   __shared__ float sums[kThreads / kWarpSize];
   const int64_t row = blockIdx.x;
   float* logits = args.logits + row * args.vocabulary;
   const int32_t target = args.targets[row];
   const float target_logit = logits[target];
-  float top = -INFINITY;
+  // The sum so far is over exp(x - largest so far).
+  float own_top = -FLT_MAX, total = 0.0f;
   bool finite = true;
   for (int64_t v = threadIdx.x; v < args.vocabulary; v += kThreads) {
-    top = logits[v] > top ? logits[v] : top;
-    finite = finite && logits[v] - logits[v] == 0.0f;
+    const float x = logits[v];
+    finite = finite && x - x == 0.0f;
+    if (x > own_top) {
+      total = total * exp_f32(own_top - x) + 1.0f;
+      own_top = x;
+    } else {
+      total += exp_f32(x - own_top);
+    }
   }
-  top = block_largest<kThreads>(top, sums);
-  float total = 0.0f;
-  for (int64_t v = threadIdx.x; v < args.vocabulary; v += kThreads) total += exp_f32(logits[v] - top);
-  total = block_sum<kThreads>(total, sums);
+  const float top = block_largest<kThreads>(own_top, sums);
+  total = block_sum<kThreads>(total * exp_f32(own_top - top), sums);
   const float bad = block_sum<kThreads>(finite ? 0.0f : 1.0f, sums);
   const float scale = args.row_scales ? args.row_scales[row] : args.scale;
   const float factor = scale / total;
+  uint16_t* rounded = args.dlogits_bf16.values ? args.dlogits_bf16.values + row * args.dlogits_bf16.stride : nullptr;
   for (int64_t v = threadIdx.x; v < args.vocabulary; v += kThreads) {
-    const float gradient = exp_f32(logits[v] - top) * factor;
-    logits[v] = v == target ? gradient - scale : gradient;
+    float gradient = exp_f32(logits[v] - top) * factor;
+    if (v == target) gradient -= scale;
+    if (rounded)
+      rounded[v] = static_cast<uint16_t>(bf16_bits(gradient));
+    else
+      logits[v] = gradient;
   }
   // A NaN or infinite logit must reach the loss even where exp would hide it.
   if (threadIdx.x == 0)

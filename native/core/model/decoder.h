@@ -122,8 +122,10 @@ class Decoder {
   void lay_out(Pass& pass, const Head& head);
   void place(Pass& pass);
   void check(const PackedBatch& batch) const;
-  // Rows of logits held at once: about 16 MiB, between 64 and 1024 rows; a function of the vocabulary alone.
-  static int64_t logits_rows(int64_t vocabulary);
+  // Rows of logits held at once: about 16 MiB, between 64 and 1024 rows, on a device 512 MiB, between 64 and 4096; a
+  // function of the vocabulary and the kind of machine alone.
+  static int64_t logits_rows(int64_t vocabulary, bool on_device);
+  int64_t logits_rows() const { return logits_rows(parameters_.config().vocabulary, !backend_.is_host()); }
   void forward(Pass& pass);
   void forward_attention(Pass& pass, int64_t number);
   void forward_mlp(Pass& pass, int64_t number);

@@ -157,7 +157,7 @@ void Decoder::expand(const Pass& pass, int64_t number) {
 
 std::vector<double> Decoder::losses(const PackedBatch& batch) {
   Pass pass{.batch = batch};
-  lay_out(pass, {.logits = logits_rows(parameters_.config().vocabulary)});
+  lay_out(pass, {.logits = logits_rows()});
   forward(pass);
   gather_hidden(pass);
   head_losses(pass, {.end = batch.labels()});
@@ -191,7 +191,7 @@ double Decoder::forward_backward(const PackedBatch& batch, const GradientArgs& a
   Pass pass{.batch = batch, .args = &args};
   using Clock = std::chrono::steady_clock;
   const Clock::time_point started = Clock::now();
-  lay_out(pass, {.logits = logits_rows(parameters_.config().vocabulary)});
+  lay_out(pass, {.logits = logits_rows()});
   forward(pass);
   if (args.seconds != nullptr) backend_.synchronize();
   const Clock::time_point turned = Clock::now();

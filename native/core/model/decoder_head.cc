@@ -54,6 +54,7 @@ void Decoder::head_backward(const Pass& pass, const HeadRows& head) {
                                    .weight = &weights_.matrix(parameters_.head()),
                                    .dy = head.logits,
                                    .dy_stride = c.vocabulary,
+                                   .dy_bf16 = head.dlogits,
                                    .dx = head.dhidden,
                                    .dx_stride = c.dim,
                                    .x = head.hidden,
@@ -84,7 +85,7 @@ void Decoder::head_backward(const Pass& pass, const HeadRows& head) {
 // Losses of a range of labels into pass.losses, a chunk of rows at a time.
 void Decoder::head_losses(const Pass& pass, const LabelRange& range) {
   const DecoderConfig& c = parameters_.config();
-  const int64_t chunk_rows = logits_rows(c.vocabulary);
+  const int64_t chunk_rows = logits_rows();
   for (int64_t begin = range.begin; begin < range.end; begin += chunk_rows) {
     const int64_t rows = std::min(chunk_rows, range.end - begin);
     head_logits({.rows = rows, .hidden = pass.hidden + begin * c.dim, .logits = pass.logits});
@@ -141,7 +142,7 @@ void Decoder::gather_hidden(const Pass& pass) {
 double Decoder::head_forward_backward(Pass& pass) {
   const DecoderConfig& c = parameters_.config();
   const int64_t labels = pass.batch.labels(), dim = c.dim, vocabulary = c.vocabulary;
-  const int64_t chunk_rows = logits_rows(vocabulary);
+  const int64_t chunk_rows = logits_rows();
   float *hidden = pass.hidden, *dhidden = pass.dhidden, *logits = pass.logits;
   gather_hidden(pass);
   const bool scaled_by_row = !pass.batch.groups.empty();
@@ -149,11 +150,12 @@ double Decoder::head_forward_backward(Pass& pass) {
   if (scaled_by_row) make_row_scales(pass, group_losses);
   for (int64_t begin = 0; begin < labels; begin += chunk_rows) {
     const int64_t rows = std::min(chunk_rows, labels - begin);
-    const HeadRows chunk{rows, hidden + begin * dim, logits, dhidden + begin * dim};
+    const HeadRows chunk{rows, hidden + begin * dim, logits, pass.dlogits, dhidden + begin * dim};
     head_logits(chunk);
     backend_.cross_entropy({.rows = rows,
                             .vocabulary = vocabulary,
                             .logits = logits,
+                            .dlogits_bf16 = pass.dlogits,
                             .targets = pass.targets + begin,
                             .scale = pass.args->loss_scale,
                             .row_scales = scaled_by_row ? pass.row_scales + begin : nullptr,

@@ -50,6 +50,7 @@ struct Decoder::Pass {
   float *hidden = nullptr, *dhidden = nullptr;  // [N, C], at the labelled rows
   float* inverse_length = nullptr;              // [N], of the hidden rows, where they are scaled
   float* logits = nullptr;                      // [as many rows as the pass makes at once, V]
+  ops::RowsOfBf16 dlogits{};                    // the same rows, their gradient; in fp32 it takes the place of logits
   double* losses = nullptr;                     // [N]
   float* row_scales = nullptr;                  // [N], with groups
   const float* stream = nullptr;                // residual stream so far, without `branch`
@@ -86,6 +87,7 @@ struct Decoder::HeadRows {
   int64_t rows = 0;
   const float* hidden = nullptr;  // [rows, C]
   float* logits = nullptr;        // [rows, V], or their gradient
+  ops::RowsOfBf16 dlogits{};      // [rows, V], where the gradient is not in logits
   float* dhidden = nullptr;       // [rows, C]
 };
 

@@ -12,24 +12,26 @@
 
 namespace collimate {
 
-int64_t Decoder::logits_rows(int64_t vocabulary) {
+int64_t Decoder::logits_rows(int64_t vocabulary, bool on_device) {
+  // Each chunk reads the whole head: a device, whose products are fast, needs many rows for each.
+  if (on_device) return std::clamp<int64_t>((int64_t{1} << 27) / vocabulary, 64, 4096);
   return std::clamp<int64_t>((int64_t{1} << 22) / vocabulary, 64, 1024);
 }
 
 template <typename Take>
 void Decoder::lay_out(const Parameters& parameters, const WorkspaceShape& shape, Pass& pass, const Take& take) {
   const DecoderConfig& c = parameters.config();
-  const LayerNumbers& numbers = parameters.layers().front();  // adapters are alike in all layers
-  const auto take_bf16 = [&](int64_t width, int64_t room) -> ops::RowsOfBf16 {
-    const int64_t stride = ops::row_with_room(width, room);
-    return {reinterpret_cast<uint16_t*>(take((shape.rows * stride + 1) / 2)), stride};
-  };
-  const auto take_rows = [&](int64_t width, const std::vector<LinearNumbers>& readers) -> Rows {
-    if (shape.bf16_rows) return {.bf16 = take_bf16(width, parameters.ranks_of(readers))};
-    return {.fp32 = take(shape.rows * width)};
-  };
   const int64_t rows = shape.rows, width = rows * c.dim;
   const int64_t rank = parameters.trainable().lora ? parameters.trainable().rank : 0;
+  const LayerNumbers& numbers = parameters.layers().front();  // adapters are alike in all layers
+  const auto take_bf16 = [&](int64_t count, int64_t width, int64_t room) -> ops::RowsOfBf16 {
+    const int64_t stride = ops::row_with_room(width, room);
+    return {reinterpret_cast<uint16_t*>(take((count * stride + 1) / 2)), stride};
+  };
+  const auto take_rows = [&](int64_t width, const std::vector<LinearNumbers>& readers) -> Rows {
+    if (shape.bf16_rows) return {.bf16 = take_bf16(rows, width, parameters.ranks_of(readers))};
+    return {.fp32 = take(rows * width)};
+  };
   pass.embedded = take(width);
   pass.branch = take(width);
   pass.layers.resize(static_cast<size_t>(c.layers));
@@ -71,9 +73,10 @@ void Decoder::lay_out(const Parameters& parameters, const WorkspaceShape& shape,
   pass.dinner = take(rows * std::max(c.ffn_dim, c.q_dim()));
   pass.dqkv = take(rows * c.qkv_dim());
   if (shape.bf16_rows) {
+    pass.dlogits = take_bf16(std::min(shape.logits, shape.labels), c.vocabulary, 0);
     pass.dstream_bf16 =
-        take_bf16(c.dim, std::max(parameters.ranks_of({numbers.o}), parameters.ranks_of({numbers.down})));
-    pass.dgate_up = take_bf16(2 * c.ffn_dim, parameters.ranks_of({numbers.gate, numbers.up}));
+        take_bf16(rows, c.dim, std::max(parameters.ranks_of({numbers.o}), parameters.ranks_of({numbers.down})));
+    pass.dgate_up = take_bf16(rows, 2 * c.ffn_dim, parameters.ranks_of({numbers.gate, numbers.up}));
   }
   pass.dxa = take(3 * rows * std::max<int64_t>(rank, 1));
 }
@@ -81,7 +84,7 @@ void Decoder::lay_out(const Parameters& parameters, const WorkspaceShape& shape,
 int64_t Decoder::workspace_bytes(const Parameters& parameters, const PassShape& shape) {
   return pass_bytes(parameters, {.rows = shape.rows,
                                  .labels = shape.labels,
-                                 .logits = logits_rows(parameters.config().vocabulary),
+                                 .logits = logits_rows(parameters.config().vocabulary, shape.on_device),
                                  .recompute = shape.recompute,
                                  .uploads = shape.on_device,
                                  .bf16_rows = shape.bf16_rows});

@@ -10,8 +10,8 @@
 namespace collimate {
 namespace {
 
-// Logits of so many floats are made at once.
-constexpr int64_t kLogitsMax = int64_t{1} << 23;
+// Logits of so many floats are made at once. Each time the head is read: a device needs more rows for it.
+constexpr int64_t kLogitsMax = int64_t{1} << 23, kDeviceLogitsMax = int64_t{1} << 27;
 // Prompts together fill a device, and their activations stay a fraction of its memory.
 constexpr int64_t kDevicePrefillRows = 16384;
 
@@ -107,7 +107,9 @@ int64_t RankPlan::rows_max() const {
   return most;
 }
 
-int64_t RankPlan::rows_per_product(int64_t level) const { return std::max<int64_t>(kLogitsMax / columns(level), 1); }
+int64_t RankPlan::rows_per_product(int64_t level) const {
+  return std::max<int64_t>((backend().is_host() ? kLogitsMax : kDeviceLogitsMax) / columns(level), 1);
+}
 
 int64_t RankPlan::prefill_rows() const {
   return backend().is_host() ? prompt_max : std::max(prompt_max, kDevicePrefillRows);
