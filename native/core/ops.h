@@ -162,6 +162,7 @@ void attention_backward(Pool& pool, const AttentionBackward& args);
 struct SwiGluForward {
   int64_t rows = 0, ffn_dim = 0;
   const float* gate_up = nullptr;  // [T, 2F]: gate, then up
+  RowsOfBf16 gate_up_bf16{};       // in place of gate_up where it is given
   float* act = nullptr;            // [T, F]
   RowsOfBf16 act_bf16{};           // [T, F], in place of act where it is given
 };
@@ -170,7 +171,9 @@ void swiglu_forward(Pool& pool, const SwiGluForward& args);
 struct SwiGluBackward {
   int64_t rows = 0, ffn_dim = 0;
   const float* gate_up = nullptr;  // [T, 2F]
+  RowsOfBf16 gate_up_bf16{};       // in place of gate_up where it is given
   const float* dact = nullptr;     // [T, F]
+  RowsOfBf16 dact_bf16{};          // in place of dact where it is given
   float* dgate_up = nullptr;       // [T, 2F], may alias gate_up
   RowsOfBf16 dgate_up_bf16{};      // [T, 2F], in place of dgate_up where it is given
 };

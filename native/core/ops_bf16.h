@@ -14,7 +14,7 @@
 namespace collimate::ops {
 
 // On a device x and dy may come in bf16 (RowsOfBf16), left so by the op before: then each row has room for what
-// adapters put beside it, row_with_room() values in all, which are the op's to write.
+// adapters put beside it, row_with_room() values in all, which are the op's to write. y and dx may be left in bf16.
 inline int64_t row_with_room(int64_t width, int64_t room) { return (width + room + 7) / 8 * 8; }
 
 // W [out, in] in the form that a backend's products read.
@@ -59,6 +59,7 @@ struct Bf16LinearForward {
   RowsOfBf16 x_bf16{};  // in place of x where it is given
   float* y = nullptr;   // [T, out]
   int64_t y_stride = 0;
+  RowsOfBf16 y_bf16{};  // in place of y where it is given
 };
 void bf16_linear_forward(Pool& pool, const Bf16LinearForward& args);
 
@@ -71,6 +72,7 @@ struct Bf16LinearBackward {
   RowsOfBf16 dy_bf16{};  // in place of dy where it is given
   float* dx = nullptr;   // [T, in]
   int64_t dx_stride = 0;
+  RowsOfBf16 dx_bf16{};  // in place of dx where it is given
   float* dxa = nullptr;  // [adapters, T, R]: scale dy B of each
   // What the gradients of the weight and of adapters need; not read where there are none.
   const float* x = nullptr;  // [T, in]

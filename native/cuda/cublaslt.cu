@@ -91,6 +91,16 @@ int64_t alignment_of(const void* address, int64_t row_bytes) {
   return static_cast<int64_t>(bits & (~bits + 1));
 }
 
+template <typename Product>
+void* result_of(const Product& g) {
+  if (g.c_bf16 != nullptr) return g.c_bf16;
+  return g.c;
+}
+template <typename Product>
+int64_t alignment_of_result(const Product& g) {
+  return alignment_of(result_of(g), (g.c_bf16 != nullptr ? 2 : 4) * g.ldc);
+}
+
 std::string version_text(size_t version) {  // 130002 is 13.0.2
   return std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100) + "." +
          std::to_string(version % 100);
@@ -107,7 +117,7 @@ struct CublasLt::Descriptors {
     must(lt.product_set(product, kTransposeB, &of_second, sizeof of_second), "describing a product");
     first = layout(s.type_b, s.transpose_b ? s.k : s.n, s.transpose_b ? s.n : s.k, s.ldb);
     second = layout(s.type_a, s.transpose_a ? s.m : s.k, s.transpose_a ? s.k : s.m, s.lda);
-    result = layout(kTypeFp32, s.n, s.m, s.ldc);
+    result = layout(s.type_c, s.n, s.m, s.ldc);
   }
   ~Descriptors() {
     for (void* layout : {first, second, result})
@@ -224,7 +234,7 @@ struct CublasLt::Operands {
   float alpha = 1.0f;
   const void *a = nullptr, *b = nullptr;
   const float *a_inverse_scale = nullptr, *b_inverse_scale = nullptr;  // on the device, or null
-  float* c = nullptr;
+  void* c = nullptr;
 };
 
 bool CublasLt::multiply(Device& device, const Shape& shape, const Operands& x) {
@@ -255,6 +265,7 @@ bool CublasLt::multiply(Device& device, const Bf16Product& g) {
   return multiply(device,
                   {.type_a = kTypeBf16,
                    .type_b = kTypeBf16,
+                   .type_c = g.c_bf16 ? kTypeBf16 : kTypeFp32,
                    .transpose_a = g.transpose_a,
                    .transpose_b = g.transpose_b,
                    .accumulate = g.accumulate,
@@ -266,8 +277,8 @@ bool CublasLt::multiply(Device& device, const Bf16Product& g) {
                    .ldc = g.ldc,
                    .alignment_a = alignment_of(g.a, 2 * g.lda),
                    .alignment_b = alignment_of(g.b, 2 * g.ldb),
-                   .alignment_c = alignment_of(g.c, 4 * g.ldc)},
-                  {.alpha = g.alpha, .a = g.a, .b = g.b, .c = g.c});
+                   .alignment_c = alignment_of_result(g)},
+                  {.alpha = g.alpha, .a = g.a, .b = g.b, .c = result_of(g)});
 }
 
 bool CublasLt::takes(const Fp8Product& g) const {
@@ -277,23 +288,27 @@ bool CublasLt::takes(const Fp8Product& g) const {
 
 bool CublasLt::multiply(Device& device, const Fp8Product& g) {
   if (!takes(g)) return false;
-  return multiply(
-      device,
-      {.type_a = g.a_format == Fp8Format::e4m3 ? kTypeE4m3 : kTypeE5m2,
-       .type_b = kTypeE4m3,
-       .transpose_a = false,
-       .transpose_b = true,
-       .accumulate = false,
-       .m = g.m,
-       .n = g.n,
-       .k = g.k,
-       .lda = g.k,
-       .ldb = g.k,
-       .ldc = g.ldc,
-       .alignment_a = alignment_of(g.a, g.k),
-       .alignment_b = alignment_of(g.b, g.k),
-       .alignment_c = alignment_of(g.c, 4 * g.ldc)},
-      {.a = g.a, .b = g.b, .a_inverse_scale = g.a_inverse_scale, .b_inverse_scale = g.b_inverse_scale, .c = g.c});
+  return multiply(device,
+                  {.type_a = g.a_format == Fp8Format::e4m3 ? kTypeE4m3 : kTypeE5m2,
+                   .type_b = kTypeE4m3,
+                   .type_c = g.c_bf16 ? kTypeBf16 : kTypeFp32,
+                   .transpose_a = false,
+                   .transpose_b = true,
+                   .accumulate = false,
+                   .m = g.m,
+                   .n = g.n,
+                   .k = g.k,
+                   .lda = g.k,
+                   .ldb = g.k,
+                   .ldc = g.ldc,
+                   .alignment_a = alignment_of(g.a, g.k),
+                   .alignment_b = alignment_of(g.b, g.k),
+                   .alignment_c = alignment_of_result(g)},
+                  {.a = g.a,
+                   .b = g.b,
+                   .a_inverse_scale = g.a_inverse_scale,
+                   .b_inverse_scale = g.b_inverse_scale,
+                   .c = result_of(g)});
 }
 
 }  // namespace collimate::cuda

@@ -30,7 +30,8 @@ struct Fp8Product {
   const uint8_t* a = nullptr;  // [m, k]
   const uint8_t* b = nullptr;  // [n, k], e4m3
   const float *a_inverse_scale = nullptr, *b_inverse_scale = nullptr;
-  float* c = nullptr;
+  float* c = nullptr;          // [m, n]
+  uint16_t* c_bf16 = nullptr;  // in place of c where it is given
   int64_t ldc = 0;
 };
 
@@ -54,7 +55,7 @@ class CublasLt {
  private:
   // What a product looks like to the library, without its addresses.
   struct Shape {
-    int type_a, type_b;
+    int type_a, type_b, type_c;
     bool transpose_a, transpose_b, accumulate;
     int64_t m, n, k, lda, ldb, ldc;
     int64_t alignment_a, alignment_b, alignment_c;  // bytes, at most 16

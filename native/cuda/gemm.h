@@ -29,7 +29,7 @@ struct Fp32Product {
 };
 void gemm_fp32(Device& device, const Fp32Product& product);
 
-// c[m, n] = alpha op(a) op(b) (+ c), operands in bf16
+// c[m, n] = alpha op(a) op(b) (+ c), operands in bf16, c in fp32 or rounded to bf16
 struct Bf16Product {
   bool transpose_a = false, transpose_b = false;
   int64_t m = 0, n = 0, k = 0;
@@ -39,7 +39,8 @@ struct Bf16Product {
   const uint16_t* b = nullptr;  // [k, n], or [n, k] transposed
   int64_t ldb = 0;
   bool accumulate = false;
-  float* c = nullptr;  // [m, n]
+  float* c = nullptr;          // [m, n]
+  uint16_t* c_bf16 = nullptr;  // [m, n], in place of c where it is given; not with k_block
   int64_t ldc = 0;
   // As above. Such a product is always a kernel of ours.
   int64_t k_block = 0;

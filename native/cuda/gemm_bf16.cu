@@ -132,7 +132,7 @@ __global__ void __launch_bounds__(kThreads) product_tile(Bf16Product g) {
     }
     __syncthreads();
   }
-  float* c = g.c + blockIdx.z * g.m * g.ldc;
+  float* c = g.c_bf16 ? nullptr : g.c + blockIdx.z * g.m * g.ldc;
   COLLIMATE_UNROLL
   for (int i = 0; i < kWarpRows / 16; ++i) {
     COLLIMATE_UNROLL
@@ -142,9 +142,14 @@ __global__ void __launch_bounds__(kThreads) product_tile(Bf16Product g) {
         const int64_t at_row = row + warp_row + 16 * i + lane / 4 + e / 2 * 8;
         const int64_t at_column = column + warp_column + 8 * j + lane % 4 * 2 + e % 2;
         if (at_row >= g.m || at_column >= g.n) continue;
-        float* to = c + at_row * g.ldc + at_column;
         const float value = g.alpha * sum[i][j][e];
-        *to = g.accumulate ? *to + value : value;
+        const int64_t at = at_row * g.ldc + at_column;
+        if (g.c_bf16) {
+          uint16_t* to = g.c_bf16 + at;
+          *to = static_cast<uint16_t>(bf16_bits(g.accumulate ? from_bf16_bits(*to) + value : value));
+        } else {
+          c[at] = g.accumulate ? c[at] + value : value;
+        }
       }
     }
   }

@@ -81,6 +81,17 @@ ops::RowsOfBf16 in_bf16(Device& device, const Side& side, uint16_t* scratch) {
   return rows;
 }
 
+// Where y or dx goes.
+struct Result {
+  float* fp32 = nullptr;
+  uint16_t* bf16 = nullptr;
+  int64_t stride = 0;
+};
+Result result_of(float* fp32, int64_t stride, const ops::RowsOfBf16& given) {
+  if (given.values) return {.bf16 = given.values, .stride = given.stride};
+  return {.fp32 = fp32, .stride = stride};
+}
+
 // Blocks that the sum of a gradient over `k` rows is cut into: two tiles for each multiprocessor of a large card, but
 // no block below 256 rows.
 int64_t gradient_blocks(int64_t m, int64_t n, int64_t k) {
@@ -127,8 +138,7 @@ struct Fp8Layer {
   bool is_backward = false;
   int64_t rows = 0;
   RowsToRound a{};
-  float* c = nullptr;
-  int64_t ldc = 0;
+  Result c{};
 };
 void multiply_fp8(Device& device, const Fp8Layer& g, unsigned char* base, const Fp8Scratch& at) {
   const Bf16Matrix& weight = *g.weight;
@@ -150,8 +160,9 @@ void multiply_fp8(Device& device, const Fp8Layer& g, unsigned char* base, const 
                            .b = g.is_backward ? weight.codes_across() : weight.codes(),
                            .a_inverse_scale = scales + 1,
                            .b_inverse_scale = weight.inverse_scale(),
-                           .c = g.c,
-                           .ldc = g.ldc};
+                           .c = g.c.fp32,
+                           .c_bf16 = g.c.bf16,
+                           .ldc = g.c.stride};
   int64_t done = 0;  // rows that the library has multiplied
   if (device.cublaslt().takes(product)) {
     round_to_fp8(device, rounded);
@@ -176,8 +187,9 @@ void multiply_fp8(Device& device, const Fp8Layer& g, unsigned char* base, const 
                      .lda = k,
                      .b = weight.values(),
                      .ldb = weight.row_stride(),
-                     .c = g.c + done * g.ldc,
-                     .ldc = g.ldc});
+                     .c = g.c.fp32 ? g.c.fp32 + done * g.c.stride : nullptr,
+                     .c_bf16 = g.c.bf16 ? g.c.bf16 + done * g.c.stride : nullptr,
+                     .ldc = g.c.stride});
 }
 
 }  // namespace
@@ -193,6 +205,7 @@ void bf16_linear_forward(Device& device, const ops::Bf16LinearForward& args) {
                .fp32 = args.x,
                .fp32_stride = args.x_stride,
                .given = args.x_bf16};
+  const Result y = result_of(args.y, args.y_stride, args.y_bf16);
   ScratchLayout layout;
   const int64_t wide_at = layout.add<uint16_t>(x.scratch_values()), low_at = layout.add<float>(rows * room);
   const Fp8Scratch fp8(layout, weight, rows, in);
@@ -215,8 +228,7 @@ void bf16_linear_forward(Device& device, const ops::Bf16LinearForward& args) {
     spread(device, {rows, room, low, wide + in, ldx}, places);
   }
   if (weight.is_fp8()) {
-    multiply_fp8(device, {.weight = &weight, .rows = rows, .a = x.unrounded(), .c = args.y, .ldc = args.y_stride}, base,
-                 fp8);
+    multiply_fp8(device, {.weight = &weight, .rows = rows, .a = x.unrounded(), .c = y}, base, fp8);
     if (args.adapters.empty()) return;
     gemm_bf16(device, {.transpose_b = true,
                        .m = rows,
@@ -227,8 +239,9 @@ void bf16_linear_forward(Device& device, const ops::Bf16LinearForward& args) {
                        .b = weight.values() + in,
                        .ldb = stride,
                        .accumulate = true,
-                       .c = args.y,
-                       .ldc = args.y_stride});
+                       .c = y.fp32,
+                       .c_bf16 = y.bf16,
+                       .ldc = y.stride});
     return;
   }
   gemm_bf16(device, {.transpose_b = true,
@@ -239,8 +252,9 @@ void bf16_linear_forward(Device& device, const ops::Bf16LinearForward& args) {
                      .lda = ldx,
                      .b = weight.values(),
                      .ldb = stride,
-                     .c = args.y,
-                     .ldc = args.y_stride});
+                     .c = y.fp32,
+                     .c_bf16 = y.bf16,
+                     .ldc = y.stride});
 }
 
 void bf16_linear_backward(Device& device, const ops::Bf16LinearBackward& args) {
@@ -271,6 +285,7 @@ void bf16_linear_backward(Device& device, const ops::Bf16LinearBackward& args) {
                .fp32 = args.x,
                .fp32_stride = args.x_stride,
                .given = args.x_bf16};
+  const Result dx = result_of(args.dx, args.dx_stride, args.dx_bf16);
   ScratchLayout layout;
   const int64_t dwide_at = layout.add<uint16_t>(dy.scratch_values()), low_at = layout.add<float>(rows * room);
   const int64_t wide_at = layout.add<uint16_t>(is_trained ? x.scratch_values() : 0);
@@ -292,14 +307,8 @@ void bf16_linear_backward(Device& device, const ops::Bf16LinearBackward& args) {
     spread(device, {rows, room, low, dwide + out, ldd}, places);
   }
   if (weight.is_fp8()) {
-    multiply_fp8(device,
-                 {.weight = &weight,
-                  .is_backward = true,
-                  .rows = rows,
-                  .a = dy.unrounded(),
-                  .c = args.dx,
-                  .ldc = args.dx_stride},
-                 base, fp8);
+    multiply_fp8(device, {.weight = &weight, .is_backward = true, .rows = rows, .a = dy.unrounded(), .c = dx}, base,
+                 fp8);
     if (!args.adapters.empty())
       gemm_bf16(device, {.m = rows,
                          .n = in,
@@ -309,8 +318,9 @@ void bf16_linear_backward(Device& device, const ops::Bf16LinearBackward& args) {
                          .b = weight.values() + out * stride,
                          .ldb = stride,
                          .accumulate = true,
-                         .c = args.dx,
-                         .ldc = args.dx_stride});
+                         .c = dx.fp32,
+                         .c_bf16 = dx.bf16,
+                         .ldc = dx.stride});
   } else {
     gemm_bf16(device, {.m = rows,
                        .n = in,
@@ -319,8 +329,9 @@ void bf16_linear_backward(Device& device, const ops::Bf16LinearBackward& args) {
                        .lda = ldd,
                        .b = weight.values(),
                        .ldb = stride,
-                       .c = args.dx,
-                       .ldc = args.dx_stride});
+                       .c = dx.fp32,
+                       .c_bf16 = dx.bf16,
+                       .ldc = dx.stride});
   }
   if (!is_trained) return;
   const auto [wide, ldx] = in_bf16(device, x, array_at<uint16_t>(base, wide_at));  // [x, x Aᵀ]

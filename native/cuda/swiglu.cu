@@ -43,6 +43,24 @@ __device__ __forceinline__ Columns load(const float* from, const Place& place) {
   return result;
 }
 
+__device__ __forceinline__ Columns load(const uint16_t* from, const Place& place) {
+  if (is_one_access(place, from)) {
+    const uint2 all = *reinterpret_cast<const uint2*>(from);
+    return {{from_bf16_bits(all.x & 0xffffu), from_bf16_bits(all.x >> 16), from_bf16_bits(all.y & 0xffffu),
+             from_bf16_bits(all.y >> 16)}};
+  }
+  Columns result{};
+  for (int i = 0; i < place.count; ++i) result.at[i] = from_bf16_bits(from[i]);
+  return result;
+}
+
+// Of rows [rows, width] in one of two forms, from `column` on.
+__device__ __forceinline__ Columns load(const float* fp32, const ops::RowsOfBf16& bf16, int64_t width, int64_t column,
+                                        const Place& place) {
+  if (bf16.values) return load(bf16.values + place.row * bf16.stride + column + place.first, place);
+  return load(fp32 + place.row * width + column + place.first, place);
+}
+
 __device__ __forceinline__ void store(const Columns& values, const Place& place, float* to) {
   if (is_one_access(place, to)) {
     *reinterpret_cast<float4*>(to) = {values.at[0], values.at[1], values.at[2], values.at[3]};
@@ -62,8 +80,8 @@ __device__ __forceinline__ void store(const Columns& values, const Place& place,
 __global__ void forward(ops::SwiGluForward args) {
   const Place place = place_of_thread(args.rows, args.ffn_dim);
   if (place.count == 0) return;
-  const float* gate_up = args.gate_up + place.row * 2 * args.ffn_dim + place.first;
-  const Columns gate = load(gate_up, place), up = load(gate_up + args.ffn_dim, place);
+  const Columns gate = load(args.gate_up, args.gate_up_bf16, 2 * args.ffn_dim, 0, place);
+  const Columns up = load(args.gate_up, args.gate_up_bf16, 2 * args.ffn_dim, args.ffn_dim, place);
   Columns act;
   COLLIMATE_UNROLL
   for (int i = 0; i < kColumns; ++i) act.at[i] = gate.at[i] * sigmoid_f32(gate.at[i]) * up.at[i];
@@ -76,9 +94,9 @@ __global__ void forward(ops::SwiGluForward args) {
 __global__ void backward(ops::SwiGluBackward args) {
   const Place place = place_of_thread(args.rows, args.ffn_dim);
   if (place.count == 0) return;
-  const float* gate_up = args.gate_up + place.row * 2 * args.ffn_dim + place.first;
-  const Columns gate = load(gate_up, place), up = load(gate_up + args.ffn_dim, place);
-  const Columns d = load(args.dact + place.row * args.ffn_dim + place.first, place);
+  const Columns gate = load(args.gate_up, args.gate_up_bf16, 2 * args.ffn_dim, 0, place);
+  const Columns up = load(args.gate_up, args.gate_up_bf16, 2 * args.ffn_dim, args.ffn_dim, place);
+  const Columns d = load(args.dact, args.dact_bf16, args.ffn_dim, 0, place);
   Columns dgate, dup;
   COLLIMATE_UNROLL
   for (int i = 0; i < kColumns; ++i) {

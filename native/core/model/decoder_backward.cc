@@ -155,16 +155,19 @@ void Decoder::backward_mlp(Pass& pass, int64_t number) {
   Site down = down_site(layer, number);
   take_branch_gradient(pass, down, 2 + 2 * number);
   down.dx = pass.dinner;
+  down.dx_bf16 = pass.dact;
   linear_backward(pass, down);
   // In fp32 in place: nothing reads gate and up again.
   backend_.swiglu_backward({.rows = pass.batch.rows(),
                             .ffn_dim = c.ffn_dim,
-                            .gate_up = layer.gate_up,
+                            .gate_up = layer.gate_up.fp32,
+                            .gate_up_bf16 = layer.gate_up.bf16,
                             .dact = pass.dinner,
-                            .dgate_up = layer.gate_up,
+                            .dact_bf16 = pass.dact,
+                            .dgate_up = layer.gate_up.fp32,
                             .dgate_up_bf16 = pass.dgate_up});
   Site gate_up = gate_up_site(layer, number);
-  gate_up.dy = layer.gate_up;
+  gate_up.dy = layer.gate_up.fp32;
   gate_up.dy_bf16 = pass.dgate_up;
   gate_up.dx = pass.dnormed;
   linear_backward(pass, gate_up);

@@ -26,7 +26,8 @@ void Decoder::linear_bf16(const Pass& pass, const Site& site) {
                                 .x_stride = site.in,
                                 .x_bf16 = site.x.bf16,
                                 .y = site.y,
-                                .y_stride = site.out});
+                                .y_stride = site.out,
+                                .y_bf16 = site.y_bf16});
 }
 
 void Decoder::linear_backward_bf16(const Pass& pass, const Site& site) {
@@ -46,6 +47,7 @@ void Decoder::linear_backward_bf16(const Pass& pass, const Site& site) {
                                  .dy_bf16 = site.dy_bf16,
                                  .dx = site.dx,
                                  .dx_stride = site.in,
+                                 .dx_bf16 = site.dx_bf16,
                                  .dxa = pass.dxa,
                                  .x = site.x.fp32,
                                  .x_stride = site.in,

@@ -146,11 +146,13 @@ void Decoder::expand(const Pass& pass, int64_t number) {
   const DecoderConfig& c = parameters_.config();
   const Layer& layer = pass.layers[static_cast<size_t>(number)];
   Site gate_up = gate_up_site(layer, number);
-  gate_up.y = layer.gate_up;
+  gate_up.y = layer.gate_up.fp32;
+  gate_up.y_bf16 = layer.gate_up.bf16;
   linear(pass, gate_up);
   backend_.swiglu_forward({.rows = pass.batch.rows(),
                            .ffn_dim = c.ffn_dim,
-                           .gate_up = layer.gate_up,
+                           .gate_up = layer.gate_up.fp32,
+                           .gate_up_bf16 = layer.gate_up.bf16,
                            .act = layer.act.fp32,
                            .act_bf16 = layer.act.bf16});
 }

@@ -32,7 +32,7 @@ struct Decoder::Layer {
   HeadNorm q_norm, k_norm;              // only with norms of heads
   float *mlp_in, *mlp_rms;              // [T, C], [T]
   Rows mlp_normed;                      // [T, C]
-  float* gate_up;                       // [T, 2F]
+  Rows gate_up;                         // [T, 2F]
   Rows act;                             // [T, F]
   std::array<float*, 7> xa;             // [T, R] for q, k, v, o, gate, up, down
 };
@@ -61,6 +61,7 @@ struct Decoder::Pass {
   float* dnormed = nullptr;        // [T, C], gradient of a norm's output
   float* dbranch = nullptr;        // [T, C], gradient of a branch's output behind its dropout
   float* dinner = nullptr;         // [T, max(F, Q)], gradient of act or of the attention's output
+  ops::RowsOfBf16 dact{};          // [T, F]; in fp32 it is in dinner
   float* dqkv = nullptr;           // [T, Q + 2K]
   ops::RowsOfBf16 dgate_up{};      // [T, 2F]; in fp32 it takes the place of gate_up
   float* dxa = nullptr;            // [3, T, R]: for each part of a site
@@ -77,9 +78,11 @@ struct Decoder::Site {
   Rows x;
   std::vector<Part> parts;
   float* y = nullptr;         // forward: the output
+  ops::RowsOfBf16 y_bf16{};   // in its place
   const float* dy = nullptr;  // backward: its gradient
   ops::RowsOfBf16 dy_bf16{};  // the same; where it is given, dy may be null
   float* dx = nullptr;        // backward: overwritten
+  ops::RowsOfBf16 dx_bf16{};  // in its place
 };
 
 // A chunk of labelled rows at the head.

@@ -53,7 +53,7 @@ void Decoder::lay_out(const Parameters& parameters, const WorkspaceShape& shape,
     layer.log_sum_exp = take(rows * c.heads);
     layer.mlp_normed = take_rows(c.dim, {numbers.gate, numbers.up});
     layer.mlp_rms = take(rows);
-    layer.gate_up = take(rows * 2 * c.ffn_dim);
+    layer.gate_up = take_rows(2 * c.ffn_dim, {});
     layer.act = take_rows(c.ffn_dim, {numbers.down});
   }
   pass.final_in = take(width);
@@ -70,12 +70,13 @@ void Decoder::lay_out(const Parameters& parameters, const WorkspaceShape& shape,
   pass.dstream = take(width);
   pass.dnormed = take(width);
   pass.dbranch = take(width);
-  pass.dinner = take(rows * std::max(c.ffn_dim, c.q_dim()));
+  pass.dinner = take(rows * (shape.bf16_rows ? c.q_dim() : std::max(c.ffn_dim, c.q_dim())));
   pass.dqkv = take(rows * c.qkv_dim());
   if (shape.bf16_rows) {
     pass.dlogits = take_bf16(std::min(shape.logits, shape.labels), c.vocabulary, 0);
     pass.dstream_bf16 =
         take_bf16(rows, c.dim, std::max(parameters.ranks_of({numbers.o}), parameters.ranks_of({numbers.down})));
+    pass.dact = take_bf16(rows, c.ffn_dim, 0);
     pass.dgate_up = take_bf16(rows, 2 * c.ffn_dim, parameters.ranks_of({numbers.gate, numbers.up}));
   }
   pass.dxa = take(3 * rows * std::max<int64_t>(rank, 1));

@@ -65,7 +65,7 @@ GroupDecoder::GroupDecoder(const Options& options)
   qkv_ = floats(rows, config_.qkv_dim());
   attention_ = floats(users * beams, config_.q_dim());
   prompt_attention_ = {weights_, options.prefill_rows, config_.q_dim()};
-  gate_up_ = floats(rows, 2 * config_.ffn_dim);
+  gate_up_ = {weights_, rows, 2 * config_.ffn_dim};
   act_ = {weights_, rows, config_.ffn_dim};
   if (backend_.is_host()) scores_ = floats(beams, options.prompt_max + options.steps_max);
 }
@@ -151,7 +151,7 @@ void GroupDecoder::prefill(std::span<const Prompt> prompts) {
     keep_prompt_kv(last, rows, kv);
   } else {
     const int64_t width = 2 * config_.kv_dim();
-    project(rows, {numbers(last).k, config_.dim, width, h_, qkv_.data()});
+    project(rows, {numbers(last).k, config_.dim, width, h_, {.fp32 = qkv_.data()}});
     norm_heads(rows, numbers(last).k_norm, {qkv_.data(), config_.kv_heads, width});
     rotate(qkv_.data(), rows, config_.kv_heads, width);
     keep_prompt_kv(last, rows, {qkv_.data(), qkv_.data() + config_.kv_dim(), width});
@@ -183,7 +183,7 @@ const float* GroupDecoder::finish_prompts() {
     stride = config_.qkv_dim();
     project_qkv({last, users});
   } else {
-    project(users, {numbers(last).q, config_.dim, config_.q_dim(), h_, qkv_.data()});
+    project(users, {numbers(last).q, config_.dim, config_.q_dim(), h_, {.fp32 = qkv_.data()}});
     norm_heads(users, numbers(last).q_norm, {qkv_.data(), config_.heads, stride});
     rotate(qkv_.data(), users, config_.heads, stride);
   }
@@ -310,8 +310,9 @@ void GroupDecoder::project(int64_t rows, const Projection& p) {
                                   .x = p.x.fp32,
                                   .x_stride = p.in,
                                   .x_bf16 = p.x.bf16,
-                                  .y = p.y,
-                                  .y_stride = p.out});
+                                  .y = p.y.fp32,
+                                  .y_stride = p.out,
+                                  .y_bf16 = p.y.bf16});
   } else {
     backend_.linear_forward({.rows = rows,
                              .in = p.in,
@@ -319,18 +320,18 @@ void GroupDecoder::project(int64_t rows, const Projection& p) {
                              .x = p.x.fp32,
                              .x_stride = p.in,
                              .weight = weight(p.linear.weight),
-                             .y = p.y,
+                             .y = p.y.fp32,
                              .y_stride = p.out});
   }
   if (p.linear.bias < 0) return;
-  backend_.add_bias({.rows = rows, .width = p.out, .bias = weight(p.linear.bias), .y = p.y});
+  backend_.add_bias({.rows = rows, .width = p.out, .bias = weight(p.linear.bias), .y = p.y.fp32});
 }
 
 // Queries, keys and values of a layer, ready for the attention.
 void GroupDecoder::project_qkv(const LayerRows& at) {
   const LayerNumbers& layer = numbers(at.layer);
   const int64_t width = config_.qkv_dim();
-  project(at.rows, {layer.q, config_.dim, width, h_, qkv_.data()});
+  project(at.rows, {layer.q, config_.dim, width, h_, {.fp32 = qkv_.data()}});
   norm_heads(at.rows, layer.q_norm, {qkv_.data(), config_.heads, width});
   norm_heads(at.rows, layer.k_norm, {qkv_.data() + config_.q_dim(), config_.kv_heads, width});
   rotate(qkv_.data(), at.rows, config_.heads + config_.kv_heads, width);
@@ -390,13 +391,17 @@ void GroupDecoder::attend(int64_t layer, int64_t rows, const float* q, int64_t q
 // From the attention's output to the residual branch of the MLP, which stays in delta until the next norm.
 void GroupDecoder::finish_layer(const LayerRows& at, const Activations& attention) {
   const LayerNumbers& layer = numbers(at.layer);
-  const Activations act = act_;
-  project(at.rows, {layer.o, config_.q_dim(), config_.dim, attention, delta_.data()});
+  const Activations gate_up = gate_up_, act = act_;
+  project(at.rows, {layer.o, config_.q_dim(), config_.dim, attention, {.fp32 = delta_.data()}});
   norm(at.rows, layer.mlp_norm, true, h_);
-  project(at.rows, {layer.gate, config_.dim, 2 * config_.ffn_dim, h_, gate_up_.data()});
-  backend_.swiglu_forward(
-      {.rows = at.rows, .ffn_dim = config_.ffn_dim, .gate_up = gate_up_.data(), .act = act.fp32, .act_bf16 = act.bf16});
-  project(at.rows, {layer.down, config_.ffn_dim, config_.dim, act, delta_.data()});
+  project(at.rows, {layer.gate, config_.dim, 2 * config_.ffn_dim, h_, gate_up});
+  backend_.swiglu_forward({.rows = at.rows,
+                           .ffn_dim = config_.ffn_dim,
+                           .gate_up = gate_up.fp32,
+                           .gate_up_bf16 = gate_up.bf16,
+                           .act = act.fp32,
+                           .act_bf16 = act.bf16});
+  project(at.rows, {layer.down, config_.ffn_dim, config_.dim, act, {.fp32 = delta_.data()}});
 }
 
 const float* GroupDecoder::final_hidden(int64_t rows) {

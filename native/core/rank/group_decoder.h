@@ -96,8 +96,7 @@ class GroupDecoder {
   struct Projection {
     LinearNumbers linear;  // the first of those that are projected as one matrix
     int64_t in = 0, out = 0;
-    Activations x{};
-    float* y = nullptr;
+    Activations x{}, y{};
   };
   void project(int64_t rows, const Projection& projection);
   void project_qkv(const LayerRows& at);
@@ -143,8 +142,8 @@ class GroupDecoder {
   const int32_t *positions_there_ = nullptr, *live_there_ = nullptr, *prompt_rows_there_ = nullptr,
                 *step_rows_there_ = nullptr, *ancestors_there_ = nullptr;
   // Scratch, for max(prefill_rows, users * rows_max) rows.
-  BackendArray<float> x_, delta_, final_, qkv_, attention_, gate_up_, scores_;
-  ActivationArray h_, act_, prompt_attention_;
+  BackendArray<float> x_, delta_, final_, qkv_, attention_, scores_;
+  ActivationArray h_, gate_up_, act_, prompt_attention_;
   // Of the ops of a step, by its number and the rows of a user.
   std::map<std::pair<int64_t, int64_t>, std::unique_ptr<OpsBackend::Recording>> step_recordings_;
 };

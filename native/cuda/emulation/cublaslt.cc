@@ -55,6 +55,14 @@ int take(void* object) {
 }
 bool is_on(const void* address, uint64_t alignment) { return reinterpret_cast<uintptr_t>(address) % alignment == 0; }
 
+// To the nearest, ties to even.
+uint16_t narrowed(float value) {
+  uint32_t bits = 0;
+  std::memcpy(&bits, &value, sizeof bits);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 0x40u);
+  return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
 float widened(uint16_t bits) {
   const uint32_t wide = static_cast<uint32_t>(bits) << 16;
   float value = 0.0f;
@@ -93,7 +101,7 @@ bool fits(const Product& p, const Layout& first, const Layout& second, const Lay
   const bool are_fp8 = first.type == kE4m3 && (second.type == kE4m3 || second.type == kE5m2) &&
                        p.transpose_first == 1 && p.transpose_second == 0 && is_whole(first) && is_whole(second);
   return rows == result.rows && columns == result.columns && depth == other && spans(first) && spans(second) &&
-         spans(result) && (are_bf16 || are_fp8) && result.type == kFp32;
+         spans(result) && (are_bf16 || are_fp8) && (result.type == kFp32 || result.type == kBf16);
 }
 
 }  // namespace
@@ -202,8 +210,14 @@ EXPORTED int cublasLtMatmul(void*, void* product, const void* alpha, const void*
       float sum = 0.0f;
       for (uint64_t k = 0; k < depth; ++k)
         sum += at(a, first, p.transpose_first != 0, row, k) * at(b, second, p.transpose_second != 0, k, column);
-      float& to = static_cast<float*>(d)[column * static_cast<uint64_t>(result.stride) + row];
-      to = kept == 0.0f ? factor * sum : factor * sum + kept * to;
+      const uint64_t place = column * static_cast<uint64_t>(result.stride) + row;
+      if (result.type == kBf16) {
+        uint16_t& to = static_cast<uint16_t*>(d)[place];
+        to = narrowed(kept == 0.0f ? factor * sum : factor * sum + kept * widened(to));
+      } else {
+        float& to = static_cast<float*>(d)[place];
+        to = kept == 0.0f ? factor * sum : factor * sum + kept * to;
+      }
     }
   }
   ++multiplications;

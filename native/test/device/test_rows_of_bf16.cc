@@ -2,6 +2,7 @@
 // and products read them as they read what they round themselves.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -82,6 +83,17 @@ void check_rounded(const std::vector<uint16_t>& narrow, int64_t stride, const st
   CHECK(wrong == 0);
 }
 
+// Each within `tolerance` of the largest.
+void check_near(const std::vector<float>& got, const std::vector<float>& expected, double tolerance) {
+  double largest = 0.0, apart = 0.0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    largest = std::max(largest, std::fabs(static_cast<double>(expected[i])));
+    const double difference = std::fabs(static_cast<double>(got[i]) - static_cast<double>(expected[i]));
+    apart = difference <= apart ? apart : difference;  // NaN stays
+  }
+  CHECK(apart <= tolerance * largest);
+}
+
 constexpr int64_t kRows = 21;
 
 struct Adapters {
@@ -92,8 +104,11 @@ struct Results {
   std::vector<float> y, dx, xa, dxa, da, db, dweight;
 };
 
-// One forward and backward of a layer, its operands given in fp32 or in bf16.
-Results run_layer(OpsBackend& backend, const Adapters& of, bool fp8, bool narrow) {
+enum class Form { fp32, operands_bf16, all_bf16 };
+
+// One forward and backward of a layer, its operands given in fp32 or in bf16, and so its results.
+Results run_layer(OpsBackend& backend, const Adapters& of, bool fp8, Form form) {
+  const bool narrow = form != Form::fp32;
   OnDevice t(backend);
   constexpr int64_t kIn = 24, kOut = 40;
   const auto parts = static_cast<int64_t>(of.ranks.size());
@@ -127,7 +142,11 @@ Results run_layer(OpsBackend& backend, const Adapters& of, bool fp8, bool narrow
   const BackendArray<float> x_wide = t.placed(x), dy_wide = t.placed(dy);
   const BackendArray<uint16_t> x_rows = t.rows_of(x, kIn, x_stride), dy_rows = t.rows_of(dy, kOut, dy_stride);
   const BackendArray<float> y = t.normal(kRows * kOut), dx = t.normal(kRows * kIn), dweight = t.normal(kOut * kIn);
+  const BackendArray<uint16_t> y_rows = t.rows_of(dy, kOut, kOut + 3), dx_rows = t.rows_of(x, kIn, kIn);
   const ops::RowsOfBf16 none{};
+  const auto result = [&](const BackendArray<uint16_t>& rows, int64_t stride) {
+    return form == Form::all_bf16 ? ops::RowsOfBf16{rows.data(), stride} : none;
+  };
   ops::Bf16LinearForward forward{.rows = kRows,
                                  .weight = weight.get(),
                                  .adapters = adapters,
@@ -135,7 +154,8 @@ Results run_layer(OpsBackend& backend, const Adapters& of, bool fp8, bool narrow
                                  .x_stride = kIn,
                                  .x_bf16 = narrow ? ops::RowsOfBf16{x_rows.data(), x_stride} : none,
                                  .y = y.data(),
-                                 .y_stride = kOut};
+                                 .y_stride = kOut,
+                                 .y_bf16 = result(y_rows, kOut + 3)};
   backend.bf16_linear_forward(forward);
   backend.bf16_linear_backward({.rows = kRows,
                                 .weight = weight.get(),
@@ -145,6 +165,7 @@ Results run_layer(OpsBackend& backend, const Adapters& of, bool fp8, bool narrow
                                 .dy_bf16 = narrow ? ops::RowsOfBf16{dy_rows.data(), dy_stride} : none,
                                 .dx = dx.data(),
                                 .dx_stride = kIn,
+                                .dx_bf16 = result(dx_rows, kIn),
                                 .dxa = dxa.data(),
                                 .x = forward.x,
                                 .x_stride = kIn,
@@ -152,6 +173,15 @@ Results run_layer(OpsBackend& backend, const Adapters& of, bool fp8, bool narrow
                                 .dweight = fp8 ? nullptr : dweight.data(),
                                 .dweight_first = 0,
                                 .dweight_rows = fp8 ? 0 : kOut});
+  if (form == Form::all_bf16) {
+    const std::vector<uint16_t> y_back = t.back(y_rows), dx_back = t.back(dx_rows);
+    std::vector<float> y_values, dx_values;
+    for (int64_t i = 0; i < kRows * kOut; ++i)
+      y_values.push_back(widened(y_back[static_cast<size_t>(i / kOut * (kOut + 3) + i % kOut)]));
+    for (const uint16_t half : dx_back) dx_values.push_back(widened(half));
+    y.upload(y_values);
+    dx.upload(dx_values);
+  }
   return {t.back(y), t.back(dx), t.back(xa), t.back(dxa), t.back(da), t.back(db), t.back(dweight)};
 }
 
@@ -207,6 +237,26 @@ TEST_CASE("rows of bf16: norms and SwiGLU leave what rounding their results give
     backward.dgate_up_bf16 = {dgate_up_rows.data(), pair_stride};
     backend->swiglu_backward(backward);
     check_rounded(t.back(dgate_up_rows), pair_stride, t.back(dgate_up), 2 * width);
+
+    // What SwiGLU reads may come in bf16 too.
+    const std::vector<float> exact_pair = t.exact(2 * count), exact_d = t.exact(count);
+    const BackendArray<float> pair = t.placed(exact_pair), d = t.placed(exact_d);
+    const BackendArray<uint16_t> pair_rows = t.rows_of(exact_pair, 2 * width, pair_stride),
+                                 d_rows = t.rows_of(exact_d, width, stride);
+    backend->swiglu_forward({.rows = kRows, .ffn_dim = width, .gate_up = pair.data(), .act = act.data()});
+    const std::vector<float> expected_act = t.back(act);
+    backend->swiglu_forward(
+        {.rows = kRows, .ffn_dim = width, .gate_up_bf16 = {pair_rows.data(), pair_stride}, .act = act.data()});
+    CHECK(t.back(act) == expected_act);
+    backend->swiglu_backward(
+        {.rows = kRows, .ffn_dim = width, .gate_up = pair.data(), .dact = d.data(), .dgate_up = dgate_up.data()});
+    const std::vector<float> expected_gradient = t.back(dgate_up);
+    backend->swiglu_backward({.rows = kRows,
+                              .ffn_dim = width,
+                              .gate_up_bf16 = {pair_rows.data(), pair_stride},
+                              .dact_bf16 = {d_rows.data(), stride},
+                              .dgate_up = dgate_up.data()});
+    CHECK(t.back(dgate_up) == expected_gradient);
   }
 }
 
@@ -274,7 +324,8 @@ TEST_CASE("rows of bf16: products give the bytes that they give for the same val
     for (const bool fp8 : {false, true}) {
       CAPTURE(of.ranks.size());
       CAPTURE(fp8);
-      const Results wide = run_layer(*backend, of, fp8, false), narrow = run_layer(*backend, of, fp8, true);
+      const Results wide = run_layer(*backend, of, fp8, Form::fp32);
+      const Results narrow = run_layer(*backend, of, fp8, Form::operands_bf16);
       CHECK(narrow.y == wide.y);
       CHECK(narrow.dx == wide.dx);
       CHECK(narrow.xa == wide.xa);
@@ -283,6 +334,15 @@ TEST_CASE("rows of bf16: products give the bytes that they give for the same val
       CHECK(narrow.db == wide.db);
       CHECK(narrow.dweight == wide.dweight);
       for (const float value : narrow.dx) REQUIRE(std::isfinite(value));
+      const Results rounded_results = run_layer(*backend, of, fp8, Form::all_bf16);
+      CHECK(rounded_results.da == wide.da);
+      // In eight bits the adapters' part is added to what was rounded.
+      const double tolerance = fp8 && !of.ranks.empty() ? 1.0 / 64 : 1.0 / 256;
+      check_near(rounded_results.y, wide.y, tolerance);
+      check_near(rounded_results.dx, wide.dx, tolerance);
+      if (fp8 && !of.ranks.empty()) continue;
+      for (size_t i = 0; i < wide.y.size(); ++i) REQUIRE(rounded_results.y[i] == widened(rounded(wide.y[i])));
+      for (size_t i = 0; i < wide.dx.size(); ++i) REQUIRE(rounded_results.dx[i] == widened(rounded(wide.dx[i])));
     }
   }
 }
