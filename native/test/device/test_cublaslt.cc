@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -42,6 +43,7 @@ int64_t multiplications() {
 struct Shape {
   bool transpose_a, transpose_b, accumulate;
   int64_t m, n, k;
+  bool to_bf16 = false;
 };
 
 // c of a product whose operands lie `shift` values off an aligned address.
@@ -61,7 +63,7 @@ std::vector<float> product(const char* library, const Shape& s, int64_t rows, in
     return to;
   };
   // Of a, all s.m rows exist; the first `rows` are multiplied.
-  const auto a = rounded(s.m * s.k, 1), b = rounded(s.n * s.k, 2);
+  const auto a = rounded(s.m * s.k, 1), b = rounded(s.n * s.k, 2), narrow = rounded(s.m * s.n, 3);
   const cuda::DeviceArray<float> c(device, std::span<const float>(values(s.m * s.n, 3)));
   cuda::gemm_bf16(device, {.transpose_a = s.transpose_a,
                            .transpose_b = s.transpose_b,
@@ -75,9 +77,19 @@ std::vector<float> product(const char* library, const Shape& s, int64_t rows, in
                            .ldb = s.transpose_b ? s.k : s.n,
                            .accumulate = s.accumulate,
                            .c = c.data(),
+                           .c_bf16 = s.to_bf16 ? narrow.data() + shift : nullptr,
                            .ldc = s.n});
   std::vector<float> back(static_cast<size_t>(rows * s.n));
-  device.download(back.data(), c.data(), back.size() * sizeof(float));
+  if (!s.to_bf16) {
+    device.download(back.data(), c.data(), back.size() * sizeof(float));
+    return back;
+  }
+  std::vector<uint16_t> halves(back.size());
+  device.download(halves.data(), narrow.data() + shift, halves.size() * sizeof(uint16_t));
+  for (size_t i = 0; i < halves.size(); ++i) {
+    const uint32_t bits = static_cast<uint32_t>(halves[i]) << 16;
+    std::memcpy(&back[i], &bits, sizeof bits);
+  }
   return back;
 }
 
@@ -113,6 +125,23 @@ TEST_CASE("cuBLASLt: the products of our kernel, whatever is transposed, added t
           CHECK(multiplications() == before + 1);
 #endif
         }
+      }
+    }
+  }
+}
+
+TEST_CASE("cuBLASLt: results in bf16, written and added to") {
+  if (!has_library()) return;
+  for (const bool transpose_b : {false, true}) {
+    for (const bool accumulate : {false, true}) {
+      for (const int64_t shift : {0, 1}) {
+        const Shape shape{false, transpose_b, accumulate, 40, 24, 64, /*to_bf16=*/true};
+        Shape wide = shape;
+        wide.to_bf16 = false;
+        const std::vector<float> expected = product("off", wide, shape.m, shift);
+        // Half a unit in the last place of the largest; where it is added to, what was there was rounded too.
+        CHECK(distance(product("off", shape, shape.m, shift), expected) < 1.0 / 256);
+        CHECK(distance(product(kLibrary, shape, shape.m, shift), expected) < 1.0 / 256);
       }
     }
   }
