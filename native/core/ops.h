@@ -125,6 +125,7 @@ struct Rope {
   const float *cos = nullptr, *sin = nullptr;  // of a RopeTable
   float* x = nullptr;                          // [T, heads * D], rotated in place
   int64_t x_stride = 0;
+  RowsOfBf16 x_bf16{};   // in place of x where it is given
   bool inverse = false;  // the backward
 };
 void rope(Pool& pool, const Rope& args);
@@ -141,6 +142,8 @@ struct AttentionForward {
   const float* k = nullptr;  // [T, K * D]
   const float* v = nullptr;  // [T, K * D]
   int64_t q_stride = 0, k_stride = 0, v_stride = 0;
+  // In place of q, k and v where they are given: all three, with bf16_products, where attention_reads_bf16(D).
+  RowsOfBf16 q_bf16{}, k_bf16{}, v_bf16{};
   float* out = nullptr;          // [T, H * D], contiguous
   RowsOfBf16 out_bf16{};         // [T, H * D], in place of out where it is given; D is even
   float* log_sum_exp = nullptr;  // [T, H], for the backward, or null
@@ -148,6 +151,7 @@ struct AttentionForward {
   bool bf16_products = false;
 };
 void attention_forward(Pool& pool, const AttentionForward& args);
+inline bool attention_reads_bf16(int64_t head_dim) { return head_dim % 8 == 0 && head_dim <= 128; }
 
 struct AttentionBackward {
   AttentionForward forward;     // with out and log_sum_exp as the forward left them
@@ -155,6 +159,8 @@ struct AttentionBackward {
   float* dq = nullptr;          // same shapes and strides as q, k, v
   float* dk = nullptr;
   float* dv = nullptr;
+  // In place of dout, dq, dk and dv where they are given: all four, where the forward has q_bf16.
+  RowsOfBf16 dout_bf16{}, dq_bf16{}, dk_bf16{}, dv_bf16{};
 };
 void attention_backward(Pool& pool, const AttentionBackward& args);
 

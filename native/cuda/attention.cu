@@ -100,9 +100,12 @@ __global__ void output_projection(AttentionBackward b, float* delta) {
   const int64_t dim = a.head_dim;
   const uint16_t* rounded =
       a.out_bf16.values ? a.out_bf16.values + item / a.heads * a.out_bf16.stride + item % a.heads * dim : nullptr;
+  const uint16_t* dout =
+      b.dout_bf16.values ? b.dout_bf16.values + item / a.heads * b.dout_bf16.stride + item % a.heads * dim : nullptr;
   float sum = 0.0f;
   for (int64_t c = lane_of_thread(); c < dim; c += kWarpSize)
-    sum += b.dout[item * dim + c] * (rounded ? from_bf16_bits(rounded[c]) : a.out[item * dim + c]);
+    sum += (dout ? from_bf16_bits(dout[c]) : b.dout[item * dim + c]) *
+           (rounded ? from_bf16_bits(rounded[c]) : a.out[item * dim + c]);
   sum = warp_sum(sum);
   if (lane_of_thread() == 0) delta[item] = sum;
 }

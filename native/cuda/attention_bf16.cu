@@ -1,8 +1,8 @@
 // Causal grouped-query attention over packed sequences on the tensor cores: bf16 products, fp32 sums and softmax. Its
 // gradients: attention_bf16_backward.cu.
 //
-// 1. What is multiplied is rounded once, into [rows, heads, D] with D filled up by zeros: no kernel looks for the
-//    end of a row.
+// 1. What is multiplied comes in bf16, or is rounded once; in shared memory the columns of a head are filled up by
+//    zeros.
 // 2. A block owns 64 queries of one head, a warp 16 of them, and walks over tiles of 32 keys. A tile that a row does
 //    not see leaves the row's bits as they are: what a row comes to depends on its own sequence, and on where that
 //    begins within 32 rows.
@@ -43,15 +43,15 @@ __global__ void __launch_bounds__(kThreads) forward_rows(AttentionForward f, Ope
   uint16_t* k = q + kRows * kPitch;
   uint16_t* v = k + kOthers * kPitch;
   const uint16_t* own_q = q + static_cast<int>(threadIdx.x) / kWarpSize * kWarpRows * kPitch;
-  load_rows<kDim, kRows>(q, x.q, a.heads, head, query, f.rows);
+  load_rows<kDim, kRows>(q, x.q, head, query, f.rows);
   const WarpRows w = rows_of_warp(f, query);
   const float scale = a.scale * kLog2E;  // scores are powers of two
   float top[2] = {kMaskedScore, kMaskedScore}, total[2] = {}, out[kDim / 8][4] = {};
   const int64_t last = query + kRows < f.rows ? query + kRows : f.rows;
   for (int64_t key = first_key(f, query) / kOthers * kOthers; key < last; key += kOthers) {
     __syncthreads();
-    load_rows<kDim, kOthers>(k, x.k, a.kv_heads, kv_head, key, f.rows);
-    load_rows<kDim, kOthers>(v, x.v, a.kv_heads, kv_head, key, f.rows);
+    load_rows<kDim, kOthers>(k, x.k, kv_head, key, f.rows);
+    load_rows<kDim, kOthers>(v, x.v, kv_head, key, f.rows);
     __syncthreads();
     if (is_out_of_sight(f, w, key)) continue;
     Scores scores;
@@ -102,11 +102,13 @@ __global__ void __launch_bounds__(kThreads) forward_rows(AttentionForward f, Ope
 
 }  // namespace
 
-void round_operand(Device& device, const AttentionForward& f, int64_t heads, const float* from, int64_t stride,
-                   uint16_t* to) {
+Operand in_bf16(Device& device, const AttentionForward& f, int64_t heads, const float* from, int64_t stride,
+                const ops::RowsOfBf16& given, uint16_t* to) {
+  if (given.values) return {given.values, given.stride, f.args.head_dim};
   const int64_t filled = filled_columns(f.args.head_dim);
   const HeadRows rows{f.rows, heads, f.args.head_dim, stride, from, to, filled};
   launch(device, "round_heads", {blocks_for(f.rows * heads * filled / kVector, kThreads), kThreads}, round_heads, rows);
+  return {to, heads * filled, filled};
 }
 
 }  // namespace attention
@@ -114,16 +116,17 @@ void round_operand(Device& device, const AttentionForward& f, int64_t heads, con
 void attention_forward_bf16(Device& device, const ops::AttentionForward& args) {
   using namespace attention;
   const AttentionForward f = for_kernels(args);
-  const int64_t q_values = f.rows * args.heads * filled_columns(args.head_dim);
-  const int64_t kv_values = f.rows * args.kv_heads * filled_columns(args.head_dim);
+  const bool is_given = args.q_bf16.values != nullptr;
+  const int64_t q_values = is_given ? 0 : f.rows * args.heads * filled_columns(args.head_dim);
+  const int64_t kv_values = is_given ? 0 : f.rows * args.kv_heads * filled_columns(args.head_dim);
   uint16_t* q = device.scratch<uint16_t>(q_values + 2 * kv_values);
   uint16_t *k = q + q_values, *v = k + kv_values;
-  round_operand(device, f, args.heads, args.q, args.q_stride, q);
-  round_operand(device, f, args.kv_heads, args.k, args.k_stride, k);
-  round_operand(device, f, args.kv_heads, args.v, args.v_stride, v);
+  const Operands x{.q = in_bf16(device, f, args.heads, args.q, args.q_stride, args.q_bf16, q),
+                   .k = in_bf16(device, f, args.kv_heads, args.k, args.k_stride, args.k_bf16, k),
+                   .v = in_bf16(device, f, args.kv_heads, args.v, args.v_stride, args.v_bf16, v)};
   with_columns(args.head_dim, [&](auto columns) {
     launch(device, "attention_forward_bf16", blocks_of(f, args.heads, shared_bytes<columns()>(kRows + 2 * kOthers)),
-           forward_rows<columns()>, f, Operands{.q = q, .k = k, .v = v});
+           forward_rows<columns()>, f, x);
   });
 }
 

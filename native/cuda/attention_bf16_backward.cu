@@ -27,8 +27,8 @@ __global__ void __launch_bounds__(kThreads) query_gradient_rows(AttentionBackwar
   uint16_t* k = dout + kRows * kPitch;
   uint16_t* v = k + kOthers * kPitch;
   const int own = static_cast<int>(threadIdx.x) / kWarpSize * kWarpRows * kPitch;
-  load_rows<kDim, kRows>(q, x.q, a.heads, head, query, f.rows);
-  load_rows<kDim, kRows>(dout, x.dout, a.heads, head, query, f.rows);
+  load_rows<kDim, kRows>(q, x.q, head, query, f.rows);
+  load_rows<kDim, kRows>(dout, x.dout, head, query, f.rows);
   const WarpRows w = rows_of_warp(f, query);
   float log_sum_exp[2] = {}, of_row[2] = {}, dq[kDim / 8][4] = {};
   for (int half = 0; half < 2; ++half) {
@@ -39,8 +39,8 @@ __global__ void __launch_bounds__(kThreads) query_gradient_rows(AttentionBackwar
   const int64_t last = query + kRows < f.rows ? query + kRows : f.rows;
   for (int64_t key = first_key(f, query) / kOthers * kOthers; key < last; key += kOthers) {
     __syncthreads();
-    load_rows<kDim, kOthers>(k, x.k, a.kv_heads, kv_head, key, f.rows);
-    load_rows<kDim, kOthers>(v, x.v, a.kv_heads, kv_head, key, f.rows);
+    load_rows<kDim, kOthers>(k, x.k, kv_head, key, f.rows);
+    load_rows<kDim, kOthers>(v, x.v, kv_head, key, f.rows);
     __syncthreads();
     if (is_out_of_sight(f, w, key)) continue;
     Scores scores, gradient;
@@ -60,7 +60,10 @@ __global__ void __launch_bounds__(kThreads) query_gradient_rows(AttentionBackwar
     add_weighted<kDim>(dq, gradient, k);
   }
   const float factor[2] = {1.0f, 1.0f};
-  store_rows<kDim>(b.dq + head * a.head_dim, a.q_stride, a.head_dim, w, dq, factor);
+  if (b.dq_bf16.values)
+    store_rows<kDim>(b.dq_bf16.values + head * a.head_dim, b.dq_bf16.stride, a.head_dim, w, dq, factor);
+  else
+    store_rows<kDim>(b.dq + head * a.head_dim, a.q_stride, a.head_dim, w, dq, factor);
 }
 
 // Here a block's rows are keys, and the other side queries.
@@ -77,8 +80,8 @@ __global__ void __launch_bounds__(kThreads) key_gradient_rows(AttentionBackward 
   __shared__ float log_sum_exp[kOthers], of_row[kOthers];
   __shared__ int64_t first_seen[kOthers];
   const int own = static_cast<int>(threadIdx.x) / kWarpSize * kWarpRows * kPitch;
-  load_rows<kDim, kRows>(k, x.k, a.kv_heads, kv_head, key, f.rows);
-  load_rows<kDim, kRows>(v, x.v, a.kv_heads, kv_head, key, f.rows);
+  load_rows<kDim, kRows>(k, x.k, kv_head, key, f.rows);
+  load_rows<kDim, kRows>(v, x.v, kv_head, key, f.rows);
   const WarpRows w = rows_of_warp(f, key);
   const int64_t last_key = (key + kRows < f.rows ? key + kRows : f.rows) - 1;
   int64_t furthest = 0, furthest_of_warp = 0;  // of the rows that see these keys
@@ -91,8 +94,8 @@ __global__ void __launch_bounds__(kThreads) key_gradient_rows(AttentionBackward 
   for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
     for (int64_t query = key; query < furthest; query += kOthers) {
       __syncthreads();
-      load_rows<kDim, kOthers>(q, x.q, a.heads, head, query, f.rows);
-      load_rows<kDim, kOthers>(dout, x.dout, a.heads, head, query, f.rows);
+      load_rows<kDim, kOthers>(q, x.q, head, query, f.rows);
+      load_rows<kDim, kOthers>(dout, x.dout, head, query, f.rows);
       if (threadIdx.x < kOthers) {
         const int64_t row = query + threadIdx.x;
         const bool inside = row < f.rows;
@@ -122,8 +125,14 @@ __global__ void __launch_bounds__(kThreads) key_gradient_rows(AttentionBackward 
     }
   }
   const float factor[2] = {1.0f, 1.0f};
-  store_rows<kDim>(b.dk + kv_head * a.head_dim, a.k_stride, a.head_dim, w, dk, factor);
-  store_rows<kDim>(b.dv + kv_head * a.head_dim, a.v_stride, a.head_dim, w, dv, factor);
+  const int64_t column = kv_head * a.head_dim;
+  if (b.dk_bf16.values) {
+    store_rows<kDim>(b.dk_bf16.values + column, b.dk_bf16.stride, a.head_dim, w, dk, factor);
+    store_rows<kDim>(b.dv_bf16.values + column, b.dv_bf16.stride, a.head_dim, w, dv, factor);
+  } else {
+    store_rows<kDim>(b.dk + column, a.k_stride, a.head_dim, w, dk, factor);
+    store_rows<kDim>(b.dv + column, a.v_stride, a.head_dim, w, dv, factor);
+  }
 }
 
 }  // namespace
@@ -134,22 +143,22 @@ void attention_backward_bf16(Device& device, const ops::AttentionBackward& args)
   const AttentionBackward b = for_kernels(args);
   const AttentionForward& f = b.forward;
   const int64_t heads = f.args.heads, kv_heads = f.args.kv_heads, filled = filled_columns(f.args.head_dim);
+  const bool is_given = f.args.q_bf16.values != nullptr;
+  const int64_t q_values = is_given ? 0 : f.rows * heads * filled,
+                kv_values = is_given ? 0 : f.rows * kv_heads * filled;
   ScratchLayout layout;
-  const int64_t q_at = layout.add<uint16_t>(f.rows * heads * filled);
-  const int64_t dout_at = layout.add<uint16_t>(f.rows * heads * filled);
-  const int64_t k_at = layout.add<uint16_t>(f.rows * kv_heads * filled);
-  const int64_t v_at = layout.add<uint16_t>(f.rows * kv_heads * filled);
+  const int64_t q_at = layout.add<uint16_t>(q_values), dout_at = layout.add<uint16_t>(q_values);
+  const int64_t k_at = layout.add<uint16_t>(kv_values), v_at = layout.add<uint16_t>(kv_values);
   const int64_t delta_at = layout.add<float>(f.rows * heads);
   unsigned char* base = device.scratch<unsigned char>(layout.bytes());
-  const auto rounded = [&](int64_t at, int64_t head_count, const float* from, int64_t stride) {
-    uint16_t* to = array_at<uint16_t>(base, at);
-    round_operand(device, f, head_count, from, stride, to);
-    return to;
+  const auto operand = [&](int64_t at, int64_t head_count, const float* from, int64_t stride,
+                           const ops::RowsOfBf16& given) {
+    return in_bf16(device, f, head_count, from, stride, given, array_at<uint16_t>(base, at));
   };
-  const Operands x{.q = rounded(q_at, heads, f.args.q, f.args.q_stride),
-                   .k = rounded(k_at, kv_heads, f.args.k, f.args.k_stride),
-                   .v = rounded(v_at, kv_heads, f.args.v, f.args.v_stride),
-                   .dout = rounded(dout_at, heads, b.dout, heads * f.args.head_dim)};
+  const Operands x{.q = operand(q_at, heads, f.args.q, f.args.q_stride, f.args.q_bf16),
+                   .k = operand(k_at, kv_heads, f.args.k, f.args.k_stride, f.args.k_bf16),
+                   .v = operand(v_at, kv_heads, f.args.v, f.args.v_stride, f.args.v_bf16),
+                   .dout = operand(dout_at, heads, b.dout, heads * f.args.head_dim, b.dout_bf16)};
   float* delta = array_at<float>(base, delta_at);
   output_projections(device, b, delta);
   with_columns(f.args.head_dim, [&](auto columns) {

@@ -24,11 +24,20 @@ struct AttentionBackward {
   float* dq = nullptr;
   float* dk = nullptr;
   float* dv = nullptr;
+  ops::RowsOfBf16 dout_bf16{}, dq_bf16{}, dk_bf16{}, dv_bf16{};
 };
 
 inline AttentionForward for_kernels(const ops::AttentionForward& args) { return {args, args.offsets.back()}; }
 inline AttentionBackward for_kernels(const ops::AttentionBackward& args) {
-  return {for_kernels(args.forward), args.dout, args.dq, args.dk, args.dv};
+  return {for_kernels(args.forward),
+          args.dout,
+          args.dq,
+          args.dk,
+          args.dv,
+          args.dout_bf16,
+          args.dq_bf16,
+          args.dk_bf16,
+          args.dv_bf16};
 }
 
 // Rows of the key side that query row `row` may see: [first, row].

@@ -15,20 +15,25 @@ constexpr int kRows = 64, kOthers = 32, kThreads = 128, kWarpRows = 16;
 constexpr int kVector = 8;  // bf16 values of 16 bytes
 constexpr float kLog2E = 1.44269504088896340736f, kLn2 = 0.69314718055994530942f;
 
-// Rounded operands, [rows, heads, D].
+// Rows of heads in bf16: value c < width of head h of row t is at values[t * stride + h * width + c]. The width is a
+// multiple of eight, up to the columns that a kernel is for.
+struct Operand {
+  const uint16_t* values = nullptr;
+  int64_t stride = 0, width = 0;
+};
 struct Operands {
-  const uint16_t *q = nullptr, *k = nullptr, *v = nullptr, *dout = nullptr;
+  Operand q{}, k{}, v{}, dout{};
 };
 
-// kCount rows of one head from `row` on into shared memory; zeros beyond the last row.
+// kCount rows of one head from `row` on into shared memory; zeros beyond the last row and column.
 template <int kDim, int kCount>
-__device__ __forceinline__ void load_rows(uint16_t* to, const uint16_t* from, int64_t heads, int64_t head, int64_t row,
-                                          int64_t rows) {
+__device__ __forceinline__ void load_rows(uint16_t* to, const Operand& from, int64_t head, int64_t row, int64_t rows) {
   constexpr int kPitch = kDim + kVector, kAcross = kDim / kVector;
   for (int e = static_cast<int>(threadIdx.x); e < kCount * kAcross; e += kThreads) {
     const int i = e / kAcross, c = e % kAcross * kVector;
     uint4 values{0, 0, 0, 0};
-    if (row + i < rows) values = *reinterpret_cast<const uint4*>(from + ((row + i) * heads + head) * kDim + c);
+    if (row + i < rows && c < from.width)
+      values = *reinterpret_cast<const uint4*>(from.values + (row + i) * from.stride + head * from.width + c);
     *reinterpret_cast<uint4*>(to + i * kPitch + c) = values;
   }
 }
@@ -168,8 +173,9 @@ inline Launch blocks_of(const AttentionForward& f, int64_t heads, size_t shared)
   return {{blocks_for(f.rows, kRows), static_cast<unsigned>(heads)}, kThreads, shared};
 }
 
-// One operand of `heads` heads rounded to [rows, heads, D], columns filled up by zeros.
-void round_operand(Device& device, const AttentionForward& f, int64_t heads, const float* from, int64_t stride,
-                   uint16_t* to);
+// One operand of `heads` heads: as it was given, or rounded into `to`, [rows, heads, D] with columns filled up by
+// zeros.
+Operand in_bf16(Device& device, const AttentionForward& f, int64_t heads, const float* from, int64_t stride,
+                const ops::RowsOfBf16& given, uint16_t* to);
 
 }  // namespace collimate::cuda::attention

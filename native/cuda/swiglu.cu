@@ -39,7 +39,9 @@ __device__ __forceinline__ Columns load(const float* from, const Place& place) {
     return {{all.x, all.y, all.z, all.w}};
   }
   Columns result{};
-  for (int i = 0; i < place.count; ++i) result.at[i] = from[i];
+  COLLIMATE_UNROLL
+  for (int i = 0; i < kColumns; ++i)
+    if (i < place.count) result.at[i] = from[i];
   return result;
 }
 
@@ -50,7 +52,9 @@ __device__ __forceinline__ Columns load(const uint16_t* from, const Place& place
              from_bf16_bits(all.y >> 16)}};
   }
   Columns result{};
-  for (int i = 0; i < place.count; ++i) result.at[i] = from_bf16_bits(from[i]);
+  COLLIMATE_UNROLL
+  for (int i = 0; i < kColumns; ++i)
+    if (i < place.count) result.at[i] = from_bf16_bits(from[i]);
   return result;
 }
 
@@ -66,7 +70,9 @@ __device__ __forceinline__ void store(const Columns& values, const Place& place,
     *reinterpret_cast<float4*>(to) = {values.at[0], values.at[1], values.at[2], values.at[3]};
     return;
   }
-  for (int i = 0; i < place.count; ++i) to[i] = values.at[i];
+  COLLIMATE_UNROLL
+  for (int i = 0; i < kColumns; ++i)
+    if (i < place.count) to[i] = values.at[i];
 }
 
 __device__ __forceinline__ void store(const Columns& values, const Place& place, uint16_t* to) {
@@ -74,7 +80,9 @@ __device__ __forceinline__ void store(const Columns& values, const Place& place,
     *reinterpret_cast<uint2*>(to) = {pack_bf16(values.at[0], values.at[1]), pack_bf16(values.at[2], values.at[3])};
     return;
   }
-  for (int i = 0; i < place.count; ++i) to[i] = static_cast<uint16_t>(bf16_bits(values.at[i]));
+  COLLIMATE_UNROLL
+  for (int i = 0; i < kColumns; ++i)
+    if (i < place.count) to[i] = static_cast<uint16_t>(bf16_bits(values.at[i]));
 }
 
 __global__ void forward(ops::SwiGluForward args) {

@@ -10,15 +10,15 @@
 
 namespace collimate {
 
-inline DecoderConfig tiny_config(bool tie) {
+inline DecoderConfig tiny_config(bool tie, int64_t dim = 16) {
   return DecoderConfig::from_shape(
-      {.layers = 2, .dim = 16, .heads = 4, .kv_heads = 2, .ffn_dim = 20, .rope_theta = 100.0, .tie_embeddings = tie},
+      {.layers = 2, .dim = dim, .heads = 4, .kv_heads = 2, .ffn_dim = 20, .rope_theta = 100.0, .tie_embeddings = tie},
       23);
 }
 
 // Every value random and of order one, norms and adapter B included, so that no gradient is zero by construction.
-inline Parameters tiny_parameters(bool tie, bool lora) {
-  Parameters::Options options{.config = tiny_config(tie)};
+inline Parameters tiny_parameters(bool tie, bool lora, int64_t dim = 16) {
+  Parameters::Options options{.config = tiny_config(tie, dim)};
   if (lora) {
     options.trainable = {
         .lora = true, .rank = 3, .alpha = 6.0, .targets = {"q_proj", "v_proj", "o_proj", "up_proj", "down_proj"}};

@@ -81,7 +81,7 @@ Decoder::Site Decoder::down_site(const Layer& layer, int64_t number) const {
   return {.in = c.ffn_dim, .out = c.dim, .x = layer.act, .parts = {{n.down, 0, c.dim, layer.xa[6]}}};
 }
 
-ops::Rope Decoder::rope_args(const Pass& pass, float* qkv, bool inverse) const {
+ops::Rope Decoder::rope_args(const Pass& pass, const Rows& qkv, bool inverse) const {
   const DecoderConfig& c = parameters_.config();
   // q and k lie side by side and turn alike.
   return {.rows = pass.batch.rows(),
@@ -90,13 +90,29 @@ ops::Rope Decoder::rope_args(const Pass& pass, float* qkv, bool inverse) const {
           .positions = pass.positions,
           .cos = cos_.data(),
           .sin = sin_.data(),
-          .x = qkv,
+          .x = qkv.fp32,
           .x_stride = c.qkv_dim(),
+          .x_bf16 = qkv.bf16,
           .inverse = inverse};
+}
+
+// Where q, k and v begin.
+Decoder::HeadColumns::HeadColumns(const DecoderConfig& config, const Rows& qkv) {
+  const int64_t k_column = config.q_dim(), v_column = k_column + config.kv_dim();
+  if (qkv.bf16.values != nullptr) {
+    q_bf16 = qkv.bf16;
+    k_bf16 = {qkv.bf16.values + k_column, qkv.bf16.stride};
+    v_bf16 = {qkv.bf16.values + v_column, qkv.bf16.stride};
+  } else {
+    q = qkv.fp32;
+    k = qkv.fp32 + k_column;
+    v = qkv.fp32 + v_column;
+  }
 }
 
 ops::AttentionForward Decoder::attention_args(const Pass& pass, const Layer& layer) const {
   const DecoderConfig& c = parameters_.config();
+  const HeadColumns columns(c, layer.qkv);
   return {.heads = c.heads,
           .kv_heads = c.kv_heads,
           .head_dim = c.head_dim,
@@ -105,12 +121,15 @@ ops::AttentionForward Decoder::attention_args(const Pass& pass, const Layer& lay
           .end_row = pass.end_row,
           .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.head_dim))),
           .window = c.sliding_window,
-          .q = layer.qkv,
-          .k = layer.qkv + c.q_dim(),
-          .v = layer.qkv + c.q_dim() + c.kv_dim(),
+          .q = columns.q,
+          .k = columns.k,
+          .v = columns.v,
           .q_stride = c.qkv_dim(),
           .k_stride = c.qkv_dim(),
           .v_stride = c.qkv_dim(),
+          .q_bf16 = columns.q_bf16,
+          .k_bf16 = columns.k_bf16,
+          .v_bf16 = columns.v_bf16,
           .out = layer.attended.fp32,
           .out_bf16 = layer.attended.bf16,
           .log_sum_exp = layer.log_sum_exp,

@@ -103,6 +103,7 @@ class Decoder {
   struct Pass;   // decoder_pass.h
   struct Layer;  // what one layer keeps for the backward
   struct Rows;
+  struct HeadColumns;
   struct HeadNorm;
   struct Site;  // one linear layer in use
   struct LabelRange;
@@ -161,7 +162,7 @@ class Decoder {
   Site gate_up_site(const Layer& layer, int64_t number) const;
   Site down_site(const Layer& layer, int64_t number) const;
   ops::AttentionForward attention_args(const Pass& pass, const Layer& layer) const;
-  ops::Rope rope_args(const Pass& pass, float* qkv, bool inverse) const;
+  ops::Rope rope_args(const Pass& pass, const Rows& qkv, bool inverse) const;
   void drop(const Pass& pass, float* x, int64_t site) const;
   const float* data(int number) const { return weights_.data(number); }
   const float* table(int number) const { return options_.table ? options_.table : data(number); }

@@ -136,7 +136,7 @@ void Decoder::backward_norm_heads(Pass& pass, int64_t number) {
                              .weight = data(numbers.q_norm),
                              .raw = layer.q_norm.raw,
                              .inverse_rms = layer.q_norm.inverse_rms,
-                             .dx = pass.dqkv,
+                             .dx = pass.dqkv.fp32,
                              .dx_stride = c.qkv_dim(),
                              .dweight = gradient_of(pass, numbers.q_norm)};
   backend_.head_norm_backward(args);
@@ -144,7 +144,7 @@ void Decoder::backward_norm_heads(Pass& pass, int64_t number) {
   args.weight = data(numbers.k_norm);
   args.raw = layer.k_norm.raw;
   args.inverse_rms = layer.k_norm.inverse_rms;
-  args.dx = pass.dqkv + c.q_dim();
+  args.dx = pass.dqkv.fp32 + c.q_dim();
   args.dweight = gradient_of(pass, numbers.k_norm);
   backend_.head_norm_backward(args);
 }
@@ -180,16 +180,23 @@ void Decoder::backward_attention(Pass& pass, int64_t number) {
   Site output = output_site(layer, number);
   take_branch_gradient(pass, output, 1 + 2 * number);
   output.dx = pass.dinner;
+  output.dx_bf16 = pass.dattended;
   linear_backward(pass, output);
+  const HeadColumns gradient(c, pass.dqkv);
   backend_.attention_backward({.forward = attention_args(pass, layer),
                                .dout = pass.dinner,
-                               .dq = pass.dqkv,
-                               .dk = pass.dqkv + c.q_dim(),
-                               .dv = pass.dqkv + c.q_dim() + c.kv_dim()});
+                               .dq = gradient.q,
+                               .dk = gradient.k,
+                               .dv = gradient.v,
+                               .dout_bf16 = pass.dattended,
+                               .dq_bf16 = gradient.q_bf16,
+                               .dk_bf16 = gradient.k_bf16,
+                               .dv_bf16 = gradient.v_bf16});
   backend_.rope(rope_args(pass, pass.dqkv, /*inverse=*/true));
   if (c.qk_norm) backward_norm_heads(pass, number);
   Site qkv = qkv_site(layer, number);
-  qkv.dy = pass.dqkv;
+  qkv.dy = pass.dqkv.fp32;
+  qkv.dy_bf16 = pass.dqkv.bf16;
   qkv.dx = pass.dnormed;
   linear_backward(pass, qkv);
   backward_norm(pass, parameters_.layers()[static_cast<size_t>(number)].attention_norm, layer.attention_in,

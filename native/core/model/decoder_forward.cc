@@ -100,7 +100,8 @@ void Decoder::forward_attention(Pass& pass, int64_t number) {
 void Decoder::attend(const Pass& pass, int64_t number) {
   const Layer& layer = pass.layers[static_cast<size_t>(number)];
   Site qkv = qkv_site(layer, number);
-  qkv.y = layer.qkv;
+  qkv.y = layer.qkv.fp32;
+  qkv.y_bf16 = layer.qkv.bf16;
   linear(pass, qkv);
   if (parameters_.config().qk_norm) norm_heads(pass, number);
   backend_.rope(rope_args(pass, layer.qkv, /*inverse=*/false));
@@ -118,14 +119,14 @@ void Decoder::norm_heads(const Pass& pass, int64_t number) {
                             .head_dim = c.head_dim,
                             .eps = c.norm_eps,
                             .weight = data(numbers.q_norm),
-                            .x = layer.qkv,
+                            .x = layer.qkv.fp32,
                             .x_stride = c.qkv_dim(),
                             .raw = layer.q_norm.raw,
                             .inverse_rms = layer.q_norm.inverse_rms};
   backend_.head_norm_forward(args);
   args.heads = c.kv_heads;
   args.weight = data(numbers.k_norm);
-  args.x = layer.qkv + c.q_dim();
+  args.x = layer.qkv.fp32 + c.q_dim();
   args.raw = layer.k_norm.raw;
   args.inverse_rms = layer.k_norm.inverse_rms;
   backend_.head_norm_forward(args);

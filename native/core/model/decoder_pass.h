@@ -23,11 +23,19 @@ struct Decoder::Rows {
   ops::RowsOfBf16 bf16{};
 };
 
+// q, k and v in rows of all three.
+struct Decoder::HeadColumns {
+  HeadColumns(const DecoderConfig& config, const Rows& qkv);
+  float *q = nullptr, *k = nullptr, *v = nullptr;
+  ops::RowsOfBf16 q_bf16{}, k_bf16{}, v_bf16{};
+};
+
 // With recompute all but attention_in, mlp_in and xa are shared by all layers.
 struct Decoder::Layer {
   float *attention_in, *attention_rms;  // [T, C], [T]
   Rows attention_normed;                // [T, C]
-  float *qkv, *log_sum_exp;             // [T, Q + 2K], [T, H]
+  Rows qkv;                             // [T, Q + 2K]
+  float* log_sum_exp;                   // [T, H]
   Rows attended;                        // [T, Q]
   HeadNorm q_norm, k_norm;              // only with norms of heads
   float *mlp_in, *mlp_rms;              // [T, C], [T]
@@ -62,7 +70,8 @@ struct Decoder::Pass {
   float* dbranch = nullptr;        // [T, C], gradient of a branch's output behind its dropout
   float* dinner = nullptr;         // [T, max(F, Q)], gradient of act or of the attention's output
   ops::RowsOfBf16 dact{};          // [T, F]; in fp32 it is in dinner
-  float* dqkv = nullptr;           // [T, Q + 2K]
+  Rows dqkv;                       // [T, Q + 2K]
+  ops::RowsOfBf16 dattended{};     // [T, Q]; in fp32 it is in dinner
   ops::RowsOfBf16 dgate_up{};      // [T, 2F]; in fp32 it takes the place of gate_up
   float* dxa = nullptr;            // [3, T, R]: for each part of a site
 };

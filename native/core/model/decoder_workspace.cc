@@ -32,6 +32,12 @@ void Decoder::lay_out(const Parameters& parameters, const WorkspaceShape& shape,
     if (shape.bf16_rows) return {.bf16 = take_bf16(rows, width, parameters.ranks_of(readers))};
     return {.fp32 = take(rows * width)};
   };
+  // What is done to heads between product and attention is done to fp32, but for the rotation.
+  const bool heads_in_bf16 = shape.bf16_rows && !c.qk_norm && !c.qkv_bias && ops::attention_reads_bf16(c.head_dim);
+  const auto take_qkv = [&](int64_t room) -> Rows {
+    if (heads_in_bf16) return {.bf16 = take_bf16(rows, c.qkv_dim(), room)};
+    return {.fp32 = take(rows * c.qkv_dim())};
+  };
   pass.embedded = take(width);
   pass.branch = take(width);
   pass.layers.resize(static_cast<size_t>(c.layers));
@@ -44,7 +50,7 @@ void Decoder::lay_out(const Parameters& parameters, const WorkspaceShape& shape,
     if (i > 0 && shape.recompute) continue;
     layer.attention_normed = take_rows(c.dim, {numbers.q, numbers.k, numbers.v});
     layer.attention_rms = take(rows);
-    layer.qkv = take(rows * c.qkv_dim());
+    layer.qkv = take_qkv(0);
     if (c.qk_norm) {
       layer.q_norm = {take(rows * c.q_dim()), take(rows * c.heads)};
       layer.k_norm = {take(rows * c.kv_dim()), take(rows * c.kv_heads)};
@@ -70,8 +76,9 @@ void Decoder::lay_out(const Parameters& parameters, const WorkspaceShape& shape,
   pass.dstream = take(width);
   pass.dnormed = take(width);
   pass.dbranch = take(width);
-  pass.dinner = take(rows * (shape.bf16_rows ? c.q_dim() : std::max(c.ffn_dim, c.q_dim())));
-  pass.dqkv = take(rows * c.qkv_dim());
+  pass.dinner = take(rows * std::max(shape.bf16_rows ? 0 : c.ffn_dim, heads_in_bf16 ? 0 : c.q_dim()));
+  pass.dqkv = take_qkv(parameters.ranks_of({numbers.q, numbers.k, numbers.v}));
+  if (heads_in_bf16) pass.dattended = take_bf16(rows, c.q_dim(), 0);
   if (shape.bf16_rows) {
     pass.dlogits = take_bf16(std::min(shape.logits, shape.labels), c.vocabulary, 0);
     pass.dstream_bf16 =

@@ -115,16 +115,25 @@ TEST_CASE("decoder on a device: groups of preferred answers") {
 TEST_CASE("decoder on a device: bf16 products, near fp32 and, where the processor has them, near its own") {
   Pool pool(2);
   const auto here = ops_on_processor(pool), there = cuda::ops_on_device(0);
-  for (const bool lora : {false, true}) {
-    CAPTURE(lora);
-    const Parameters parameters = tiny_parameters(!lora, lora);
-    const Variant bf16{.precision = Precision::bf16};
-    const Result got = run(parameters, *there, tiny_batch(), bf16);
-    const Result exact = run(parameters, *there, tiny_batch(), {});
-    check_near(got, exact, kRounded);
-    CHECK(got.logits != exact.logits);
-    check_same(run(parameters, *there, tiny_batch(), {.precision = Precision::bf16, .recompute = true}), got);
-    if (bf16_unit() != Bf16Unit::none) check_near(got, run(parameters, *here, tiny_batch(), bf16), kRounded);
+  // Of width 16, heads of four columns stay in fp32 before the attention; of 32, those of eight are bf16 throughout.
+  for (const int64_t dim : {16, 32}) {
+    for (const bool lora : {false, true}) {
+      for (const float dropout : {0.0f, 0.2f}) {
+        CAPTURE(dim);
+        CAPTURE(lora);
+        CAPTURE(dropout);
+        const Parameters parameters = tiny_parameters(!lora, lora, dim);
+        const Variant bf16{.precision = Precision::bf16, .dropout = dropout};
+        const Result got = run(parameters, *there, tiny_batch(), bf16);
+        const Result exact = run(parameters, *there, tiny_batch(), {.dropout = dropout});
+        check_near(got, exact, kRounded);
+        CHECK(got.logits != exact.logits);
+        check_same(run(parameters, *there, tiny_batch(),
+                       {.precision = Precision::bf16, .recompute = true, .dropout = dropout}),
+                   got);
+        if (bf16_unit() != Bf16Unit::none) check_near(got, run(parameters, *here, tiny_batch(), bf16), kRounded);
+      }
+    }
   }
 }
 

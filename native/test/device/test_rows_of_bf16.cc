@@ -325,6 +325,89 @@ TEST_CASE("rows of bf16: attention leaves what rounding its output gives, and it
   }
 }
 
+TEST_CASE("rows of bf16: heads are turned and attended to where the product left them") {
+  const auto backend = cuda::ops_on_device(0);
+  OnDevice t(*backend);
+  for (const int64_t dim : {int64_t{16}, int64_t{40}, int64_t{64}, int64_t{128}}) {
+    CAPTURE(dim);
+    const int64_t heads = 4, kv_heads = 2, width = (heads + 2 * kv_heads) * dim, stride = width + 8;
+    const int64_t q_dim = heads * dim, kv_dim = kv_heads * dim;
+    const std::vector<float> qkv = t.exact(kRows * width), dout = t.exact(kRows * q_dim);
+    std::vector<int32_t> first, end, positions;
+    for (int32_t row = 0; row < kRows; ++row) {
+      first.push_back(row < 13 ? 0 : 13);
+      end.push_back(row < 13 ? 13 : static_cast<int32_t>(kRows));
+      positions.push_back(row - first.back());
+    }
+    const std::vector<int64_t> offsets{0, 13, kRows};
+    const BackendArray<int32_t> first_there = t.placed(first), end_there = t.placed(end),
+                                positions_there = t.placed(positions);
+    const BackendArray<float> cos = t.normal(kRows * dim / 2), sin = t.normal(kRows * dim / 2);
+    const BackendArray<float> wide = t.placed(qkv), out = t.normal(kRows * q_dim), lse = t.normal(kRows * heads);
+    const BackendArray<uint16_t> rows = t.rows_of(qkv, width, stride);
+    ops::Rope rope{.rows = kRows,
+                   .heads = heads + kv_heads,
+                   .head_dim = dim,
+                   .positions = positions_there.data(),
+                   .cos = cos.data(),
+                   .sin = sin.data(),
+                   .x = wide.data(),
+                   .x_stride = width};
+    for (const bool inverse : {false, true}) {
+      rope.inverse = inverse;
+      rope.x = wide.data();
+      rope.x_bf16 = {};
+      backend->rope(rope);
+      rope.x = nullptr;
+      rope.x_bf16 = {rows.data(), stride};
+      backend->rope(rope);
+      std::vector<float> turned = t.back(wide);
+      check_rounded(t.back(rows), stride, turned, width);
+      for (float& value : turned) value = widened(rounded(value));
+      wide.upload(turned);
+    }
+    ops::AttentionForward forward{.heads = heads,
+                                  .kv_heads = kv_heads,
+                                  .head_dim = dim,
+                                  .offsets = offsets,
+                                  .first_row = first_there.data(),
+                                  .end_row = end_there.data(),
+                                  .scale = 0.3f,
+                                  .window = dim == 64 ? 5 : 0,
+                                  .q = wide.data(),
+                                  .k = wide.data() + q_dim,
+                                  .v = wide.data() + q_dim + kv_dim,
+                                  .q_stride = width,
+                                  .k_stride = width,
+                                  .v_stride = width,
+                                  .out = out.data(),
+                                  .log_sum_exp = lse.data(),
+                                  .bf16_products = true};
+    backend->attention_forward(forward);
+    const std::vector<float> expected_out = t.back(out);
+    const BackendArray<float> dwide = t.normal(kRows * width), dout_there = t.placed(dout);
+    backend->attention_backward({.forward = forward,
+                                 .dout = dout_there.data(),
+                                 .dq = dwide.data(),
+                                 .dk = dwide.data() + q_dim,
+                                 .dv = dwide.data() + q_dim + kv_dim});
+    forward.q = forward.k = forward.v = nullptr;
+    forward.q_bf16 = {rows.data(), stride};
+    forward.k_bf16 = {rows.data() + q_dim, stride};
+    forward.v_bf16 = {rows.data() + q_dim + kv_dim, stride};
+    backend->attention_forward(forward);
+    CHECK(t.back(out) == expected_out);
+    const BackendArray<uint16_t> dout_rows = t.rows_of(dout, q_dim, q_dim + 16),
+                                 drows = t.placed(std::vector<uint16_t>(static_cast<size_t>(kRows * stride), kNan));
+    backend->attention_backward({.forward = forward,
+                                 .dout_bf16 = {dout_rows.data(), q_dim + 16},
+                                 .dq_bf16 = {drows.data(), stride},
+                                 .dk_bf16 = {drows.data() + q_dim, stride},
+                                 .dv_bf16 = {drows.data() + q_dim + kv_dim, stride}});
+    check_rounded(t.back(drows), stride, t.back(dwide), width);
+  }
+}
+
 TEST_CASE("rows of bf16: products give the bytes that they give for the same values in fp32") {
   // No adapters; rooms that fill their columns, and some that leave columns beside them.
   for (const Adapters& of : {Adapters{}, Adapters{{8}}, Adapters{{4, 4}}, Adapters{{3}}, Adapters{{2, 3}}}) {
