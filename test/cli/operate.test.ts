@@ -110,6 +110,10 @@ describe('operating a run', () => {
     expect(waiting.stdout).toContain(`collimate approve ${runId}`);
     expect(waiting.stdout).toMatch(/^goodput +\d+\.\d % of .*recovery:worker_lost/m);
     expect(waiting.stdout).toMatch(new RegExp(`tune#\\d+: worker_lost on ${victim} \\(rank [01]\\) at step \\d+`));
+    // `watch` looks once in a while: what lasts shorter than that it cannot tell.
+    await eventually('a watch that has told of the wait', () =>
+      watched.stderrSoFar().includes('publishing waits for') ? true : null,
+    );
     const approved = await command('approve', runId, '--note', 'seen by a person');
     expect(approved.code, approved.stderr).toBe(0);
     expect(approved.stdout).toContain('publication approved');

@@ -25,7 +25,12 @@ export function cli(args: string[], options: { timeoutMs?: number; env?: NodeJS.
 }
 
 /** The command in the background; its end is awaited by the caller. */
-export function cliStarted(args: string[]): { child: ChildProcess; ended: Promise<CliResult> } {
+export function cliStarted(args: string[]): {
+  child: ChildProcess;
+  ended: Promise<CliResult>;
+  /** What it has said so far. */
+  stderrSoFar: () => string;
+} {
   const child = spawn(process.execPath, [COMMAND, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
   let stdout = '';
   let stderr = '';
@@ -34,7 +39,7 @@ export function cliStarted(args: string[]): { child: ChildProcess; ended: Promis
   const ended = new Promise<CliResult>((resolve) => {
     child.once('close', (code) => resolve({ code: code ?? -1, stdout, stderr }));
   });
-  return { child, ended };
+  return { child, ended, stderrSoFar: () => stderr };
 }
 
 /** A home of its own below the system's temporary folder. */
