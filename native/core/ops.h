@@ -42,6 +42,11 @@ struct RowsOfBf16 {
   uint16_t* values = nullptr;
   int64_t stride = 0;
 };
+// Rows of activations: in fp32, or in bf16 where what reads them takes them so.
+struct Activations {
+  float* fp32 = nullptr;
+  RowsOfBf16 bf16{};
+};
 
 struct RmsNormForward {
   int64_t rows = 0, dim = 0;

@@ -1,4 +1,5 @@
-// Linear layers and their adapters on the bf16 unit: activations fp32 in and out, products of bf16 values, fp32 sums.
+// Linear layers and their adapters on the bf16 unit: products of bf16 values, fp32 sums. Activations are fp32 in and
+// out on the processor, fp32 or bf16 on a device.
 //
 // Shapes as in core/ops.h. Weight gradients are fp32 products on the processor, bf16 products with fp32 sums on a
 // device. Packed matrices among the arguments are those of the backend that runs the op.

@@ -17,6 +17,9 @@ struct RowsToRound {
   const float* fp32 = nullptr;
   const uint16_t* bf16 = nullptr;
   int64_t stride = 0;
+  RowsToRound from_row(int64_t row) const {
+    return {fp32 ? fp32 + row * stride : nullptr, bf16 ? bf16 + row * stride : nullptr, stride};
+  }
 };
 
 // largest[0] = the largest |x| of rows of `width` values. NaN counts as larger than all.

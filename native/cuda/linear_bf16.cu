@@ -5,6 +5,7 @@
 //    blocks of rows, by the shape alone, and the blocks added in a tree.
 #include <algorithm>
 
+#include "core/failure.h"
 #include "cuda/cublaslt.h"
 #include "cuda/fp8.h"
 #include "cuda/gemm.h"
@@ -70,6 +71,9 @@ ops::RowsOfBf16 in_bf16(Device& device, const Side& side, uint16_t* scratch) {
   const bool is_given = side.given.values != nullptr;
   const ops::RowsOfBf16 rows = is_given ? side.given : ops::RowsOfBf16{scratch, side.row};
   const int64_t begin = is_given ? side.width : 0;
+  if (rows.stride < side.row)
+    throw JobFailure(FailureCause::internal,
+                     "rows of bf16 have less room beside them than their layer's adapters need");
   if (begin == side.filled) return rows;
   round_rows(device, {.rows = side.rows,
                       .width = side.width - begin,
@@ -171,10 +175,7 @@ void multiply_fp8(Device& device, const Fp8Layer& g, unsigned char* base, const 
   if (done == g.rows) return;
   uint16_t* values = array_at<uint16_t>(base, at.values);
   rounded.rows = g.rows - done;
-  if (rounded.from.bf16)
-    rounded.from.bf16 += done * g.a.stride;
-  else
-    rounded.from.fp32 += done * g.a.stride;
+  rounded.from = g.a.from_row(done);
   rounded.codes = nullptr;
   rounded.values = values;
   rounded.values_stride = k;

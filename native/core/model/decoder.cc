@@ -81,7 +81,7 @@ Decoder::Site Decoder::down_site(const Layer& layer, int64_t number) const {
   return {.in = c.ffn_dim, .out = c.dim, .x = layer.act, .parts = {{n.down, 0, c.dim, layer.xa[6]}}};
 }
 
-ops::Rope Decoder::rope_args(const Pass& pass, const Rows& qkv, bool inverse) const {
+ops::Rope Decoder::rope_args(const Pass& pass, const ops::Activations& qkv, bool inverse) const {
   const DecoderConfig& c = parameters_.config();
   // q and k lie side by side and turn alike.
   return {.rows = pass.batch.rows(),
@@ -97,7 +97,7 @@ ops::Rope Decoder::rope_args(const Pass& pass, const Rows& qkv, bool inverse) co
 }
 
 // Where q, k and v begin.
-Decoder::HeadColumns::HeadColumns(const DecoderConfig& config, const Rows& qkv) {
+Decoder::HeadColumns::HeadColumns(const DecoderConfig& config, const ops::Activations& qkv) {
   const int64_t k_column = config.q_dim(), v_column = k_column + config.kv_dim();
   if (qkv.bf16.values != nullptr) {
     q_bf16 = qkv.bf16;

@@ -59,8 +59,9 @@ class Decoder {
     // cosines times both lengths.
     float hidden_length = 0.0f;
   };
-  // Runs where the weights are. In bf16 the products of linear layers and of the head are of bf16 values, on a device
-  // those of weight gradients and of attention too; all else stays fp32. `positions`: longest sequence that will come.
+  // Runs where the weights are. In bf16 the products of linear layers and of the head are of bf16 values; on a device
+  // those of weight gradients and of attention too, and what only products, SwiGLU or attention read is left in bf16.
+  // All else stays fp32. `positions`: longest sequence that will come.
   // Weights are read at each call, so an update is seen at once.
   Decoder(const DecoderWeights& weights, int64_t positions, const Options& options);
   Decoder(const DecoderWeights& weights, int64_t positions) : Decoder(weights, positions, Options()) {}
@@ -102,7 +103,6 @@ class Decoder {
  private:
   struct Pass;   // decoder_pass.h
   struct Layer;  // what one layer keeps for the backward
-  struct Rows;
   struct HeadColumns;
   struct HeadNorm;
   struct Site;  // one linear layer in use
@@ -134,8 +134,8 @@ class Decoder {
   void expand(const Pass& pass, int64_t number);
   void recompute_attention(const Pass& pass, int64_t number);
   void recompute_mlp(const Pass& pass, int64_t number);
-  void norm(Pass& pass, int weight, float* sum, const Rows& normed, float* inverse_rms);
-  void norm_again(const Pass& pass, int weight, const float* sum, const Rows& normed, float* inverse_rms);
+  void norm(Pass& pass, int weight, float* sum, const ops::Activations& normed, float* inverse_rms);
+  void norm_again(const Pass& pass, int weight, const float* sum, const ops::Activations& normed, float* inverse_rms);
   double head_forward_backward(Pass& pass);
   void head_losses(const Pass& pass, const LabelRange& range);
   void gather_hidden(const Pass& pass);
@@ -144,7 +144,7 @@ class Decoder {
   void backward_mlp(Pass& pass, int64_t number);
   void backward_attention(Pass& pass, int64_t number);
   void backward_norm(Pass& pass, int weight, const float* sum, const float* inverse_rms);
-  void take_branch_gradient(Pass& pass, Site& site, int64_t dropout_site);
+  ops::Activations branch_gradient(Pass& pass, int64_t site);
   void norm_heads(const Pass& pass, int64_t number);
   void backward_norm_heads(Pass& pass, int64_t number);
   void linear(const Pass& pass, const Site& site);
@@ -162,7 +162,7 @@ class Decoder {
   Site gate_up_site(const Layer& layer, int64_t number) const;
   Site down_site(const Layer& layer, int64_t number) const;
   ops::AttentionForward attention_args(const Pass& pass, const Layer& layer) const;
-  ops::Rope rope_args(const Pass& pass, const Rows& qkv, bool inverse) const;
+  ops::Rope rope_args(const Pass& pass, const ops::Activations& qkv, bool inverse) const;
   void drop(const Pass& pass, float* x, int64_t site) const;
   const float* data(int number) const { return weights_.data(number); }
   const float* table(int number) const { return options_.table ? options_.table : data(number); }

@@ -7,7 +7,7 @@ void Decoder::linear_backward(const Pass& pass, const Site& site) {
   const int bias = site.parts[0].numbers.bias;
   if (bias >= 0) {
     backend_.bias_backward(
-        {.rows = pass.batch.rows(), .width = site.out, .dy = site.dy, .dbias = gradient_of(pass, bias)});
+        {.rows = pass.batch.rows(), .width = site.out, .dy = site.dy.fp32, .dbias = gradient_of(pass, bias)});
   }
   if (weights_.is_bf16()) return linear_backward_bf16(pass, site);
   linear_backward_fp32(pass, site);
@@ -22,9 +22,9 @@ void Decoder::linear_backward_fp32(const Pass& pass, const Site& site) {
                             .x = site.x.fp32,
                             .x_stride = site.in,
                             .weight = data(site.parts[0].numbers.weight),
-                            .dy = site.dy,
+                            .dy = site.dy.fp32,
                             .dy_stride = site.out,
-                            .dx = site.dx,
+                            .dx = site.dx.fp32,
                             .dx_stride = site.in,
                             .dweight = gradient_of(pass, site.parts[0].numbers.weight)});
   for (const Site::Part& part : site.parts) {
@@ -39,10 +39,10 @@ void Decoder::linear_backward_fp32(const Pass& pass, const Site& site) {
                             .a = data(part.numbers.lora_a),
                             .b = data(part.numbers.lora_b),
                             .xa = part.xa,
-                            .dy = site.dy + part.column,
+                            .dy = site.dy.fp32 + part.column,
                             .dy_stride = site.out,
                             .dxa = pass.dxa,
-                            .dx = site.dx,
+                            .dx = site.dx.fp32,
                             .dx_stride = site.in,
                             .da = gradient_of(pass, part.numbers.lora_a),
                             .db = gradient_of(pass, part.numbers.lora_b)});
@@ -58,26 +58,23 @@ void Decoder::backward_norm(Pass& pass, int weight, const float* sum, const floa
                              .inverse_rms = inverse_rms,
                              .dy = pass.dnormed,
                              .dx = pass.dstream,
-                             .dx_bf16 = pass.args->dropout.probability > 0.0f ? ops::RowsOfBf16{} : pass.dstream_bf16,
+                             .dx_bf16 = pass.dstream_bf16,
                              .dweight = gradient_of(pass, weight)});
 }
 
-// The gradient of a branch's output is that of the stream, behind the branch's dropout if there is any.
-void Decoder::take_branch_gradient(Pass& pass, Site& site, int64_t dropout_site) {
-  if (pass.args->dropout.probability <= 0.0f) {
-    site.dy = pass.dstream;
-    site.dy_bf16 = pass.dstream_bf16;
-    return;
-  }
+// Gradient of a branch's output: that of the stream, behind the branch's dropout if there is any.
+ops::Activations Decoder::branch_gradient(Pass& pass, int64_t site) {
+  if (pass.args->dropout.probability <= 0.0f) return {pass.dstream, pass.dstream_bf16};
   backend_.copy(pass.dbranch, pass.dstream,
                 pass.batch.rows() * parameters_.config().dim * static_cast<int64_t>(sizeof(float)));
-  drop(pass, pass.dbranch, dropout_site);
-  site.dy = pass.dbranch;
+  drop(pass, pass.dbranch, site);
+  return {.fp32 = pass.dbranch};
 }
 
 void Decoder::backward(Pass& pass) {
   const DecoderConfig& c = parameters_.config();
   const int64_t rows = pass.batch.rows();
+  if (pass.args->dropout.probability > 0.0f) pass.dstream_bf16 = {};  // products read what dropout leaves of it
   backend_.zero(pass.dstream, rows * c.dim * static_cast<int64_t>(sizeof(float)));
   backward_norm(pass, parameters_.final_norm(), pass.final_in, pass.final_rms);
   for (int64_t i = c.layers; i-- > 0;) {
@@ -115,7 +112,8 @@ void Decoder::recompute_attention(const Pass& pass, int64_t number) {
 }
 
 // normed = RMSNorm(sum), where `sum` is what the forward left.
-void Decoder::norm_again(const Pass& pass, int weight, const float* sum, const Rows& normed, float* inverse_rms) {
+void Decoder::norm_again(const Pass& pass, int weight, const float* sum, const ops::Activations& normed,
+                         float* inverse_rms) {
   backend_.rmsnorm_forward({.rows = pass.batch.rows(),
                             .dim = parameters_.config().dim,
                             .eps = parameters_.config().norm_eps,
@@ -153,23 +151,22 @@ void Decoder::backward_mlp(Pass& pass, int64_t number) {
   const DecoderConfig& c = parameters_.config();
   const Layer& layer = pass.layers[static_cast<size_t>(number)];
   Site down = down_site(layer, number);
-  take_branch_gradient(pass, down, 2 + 2 * number);
-  down.dx = pass.dinner;
-  down.dx_bf16 = pass.dact;
+  down.dy = branch_gradient(pass, 2 + 2 * number);
+  down.dx = pass.dact;
   linear_backward(pass, down);
   // In fp32 in place: nothing reads gate and up again.
+  const ops::Activations dgate_up{layer.gate_up.fp32, pass.dgate_up};
   backend_.swiglu_backward({.rows = pass.batch.rows(),
                             .ffn_dim = c.ffn_dim,
                             .gate_up = layer.gate_up.fp32,
                             .gate_up_bf16 = layer.gate_up.bf16,
-                            .dact = pass.dinner,
-                            .dact_bf16 = pass.dact,
-                            .dgate_up = layer.gate_up.fp32,
-                            .dgate_up_bf16 = pass.dgate_up});
+                            .dact = pass.dact.fp32,
+                            .dact_bf16 = pass.dact.bf16,
+                            .dgate_up = dgate_up.fp32,
+                            .dgate_up_bf16 = dgate_up.bf16});
   Site gate_up = gate_up_site(layer, number);
-  gate_up.dy = layer.gate_up.fp32;
-  gate_up.dy_bf16 = pass.dgate_up;
-  gate_up.dx = pass.dnormed;
+  gate_up.dy = dgate_up;
+  gate_up.dx = {.fp32 = pass.dnormed};
   linear_backward(pass, gate_up);
   backward_norm(pass, parameters_.layers()[static_cast<size_t>(number)].mlp_norm, layer.mlp_in, layer.mlp_rms);
 }
@@ -178,26 +175,24 @@ void Decoder::backward_attention(Pass& pass, int64_t number) {
   const DecoderConfig& c = parameters_.config();
   const Layer& layer = pass.layers[static_cast<size_t>(number)];
   Site output = output_site(layer, number);
-  take_branch_gradient(pass, output, 1 + 2 * number);
-  output.dx = pass.dinner;
-  output.dx_bf16 = pass.dattended;
+  output.dy = branch_gradient(pass, 1 + 2 * number);
+  output.dx = pass.dattended;
   linear_backward(pass, output);
   const HeadColumns gradient(c, pass.dqkv);
   backend_.attention_backward({.forward = attention_args(pass, layer),
-                               .dout = pass.dinner,
+                               .dout = pass.dattended.fp32,
                                .dq = gradient.q,
                                .dk = gradient.k,
                                .dv = gradient.v,
-                               .dout_bf16 = pass.dattended,
+                               .dout_bf16 = pass.dattended.bf16,
                                .dq_bf16 = gradient.q_bf16,
                                .dk_bf16 = gradient.k_bf16,
                                .dv_bf16 = gradient.v_bf16});
   backend_.rope(rope_args(pass, pass.dqkv, /*inverse=*/true));
   if (c.qk_norm) backward_norm_heads(pass, number);
   Site qkv = qkv_site(layer, number);
-  qkv.dy = pass.dqkv.fp32;
-  qkv.dy_bf16 = pass.dqkv.bf16;
-  qkv.dx = pass.dnormed;
+  qkv.dy = pass.dqkv;
+  qkv.dx = {.fp32 = pass.dnormed};
   linear_backward(pass, qkv);
   backward_norm(pass, parameters_.layers()[static_cast<size_t>(number)].attention_norm, layer.attention_in,
                 layer.attention_rms);

@@ -25,9 +25,9 @@ void Decoder::linear_bf16(const Pass& pass, const Site& site) {
                                 .x = site.x.fp32,
                                 .x_stride = site.in,
                                 .x_bf16 = site.x.bf16,
-                                .y = site.y,
+                                .y = site.y.fp32,
                                 .y_stride = site.out,
-                                .y_bf16 = site.y_bf16});
+                                .y_bf16 = site.y.bf16});
 }
 
 void Decoder::linear_backward_bf16(const Pass& pass, const Site& site) {
@@ -42,12 +42,12 @@ void Decoder::linear_backward_bf16(const Pass& pass, const Site& site) {
   backend_.bf16_linear_backward({.rows = pass.batch.rows(),
                                  .weight = &weights_.matrix(site.parts[0].numbers.weight),
                                  .adapters = adapters,
-                                 .dy = site.dy,
+                                 .dy = site.dy.fp32,
                                  .dy_stride = site.out,
-                                 .dy_bf16 = site.dy_bf16,
-                                 .dx = site.dx,
+                                 .dy_bf16 = site.dy.bf16,
+                                 .dx = site.dx.fp32,
                                  .dx_stride = site.in,
-                                 .dx_bf16 = site.dx_bf16,
+                                 .dx_bf16 = site.dx.bf16,
                                  .dxa = pass.dxa,
                                  .x = site.x.fp32,
                                  .x_stride = site.in,

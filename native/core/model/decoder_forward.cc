@@ -20,7 +20,7 @@ void Decoder::linear(const Pass& pass, const Site& site) {
   // The biases of a fused matrix lie side by side as its parts do.
   const int bias = site.parts[0].numbers.bias;
   if (bias < 0) return;
-  backend_.add_bias({.rows = pass.batch.rows(), .width = site.out, .bias = data(bias), .y = site.y});
+  backend_.add_bias({.rows = pass.batch.rows(), .width = site.out, .bias = data(bias), .y = site.y.fp32});
 }
 
 void Decoder::linear_fp32(const Pass& pass, const Site& site) {
@@ -31,7 +31,7 @@ void Decoder::linear_fp32(const Pass& pass, const Site& site) {
                            .x = site.x.fp32,
                            .x_stride = site.in,
                            .weight = data(site.parts[0].numbers.weight),
-                           .y = site.y,
+                           .y = site.y.fp32,
                            .y_stride = site.out});
   for (const Site::Part& part : site.parts) {
     if (part.numbers.lora_a < 0) continue;
@@ -45,13 +45,13 @@ void Decoder::linear_fp32(const Pass& pass, const Site& site) {
                            .a = data(part.numbers.lora_a),
                            .b = data(part.numbers.lora_b),
                            .xa = part.xa,
-                           .y = site.y + part.column,
+                           .y = site.y.fp32 + part.column,
                            .y_stride = site.out});
   }
 }
 
 // sum = stream + pending branch (no copy before the first branch); normed = RMSNorm(sum).
-void Decoder::norm(Pass& pass, int weight, float* sum, const Rows& normed, float* inverse_rms) {
+void Decoder::norm(Pass& pass, int weight, float* sum, const ops::Activations& normed, float* inverse_rms) {
   backend_.rmsnorm_forward({.rows = pass.batch.rows(),
                             .dim = parameters_.config().dim,
                             .eps = parameters_.config().norm_eps,
@@ -90,7 +90,7 @@ void Decoder::forward_attention(Pass& pass, int64_t number) {
        layer.attention_normed, layer.attention_rms);
   attend(pass, number);
   Site output = output_site(layer, number);
-  output.y = pass.branch;
+  output.y = {.fp32 = pass.branch};
   linear(pass, output);
   drop(pass, pass.branch, 1 + 2 * number);
   pass.branch_pending = true;
@@ -100,8 +100,7 @@ void Decoder::forward_attention(Pass& pass, int64_t number) {
 void Decoder::attend(const Pass& pass, int64_t number) {
   const Layer& layer = pass.layers[static_cast<size_t>(number)];
   Site qkv = qkv_site(layer, number);
-  qkv.y = layer.qkv.fp32;
-  qkv.y_bf16 = layer.qkv.bf16;
+  qkv.y = layer.qkv;
   linear(pass, qkv);
   if (parameters_.config().qk_norm) norm_heads(pass, number);
   backend_.rope(rope_args(pass, layer.qkv, /*inverse=*/false));
@@ -137,7 +136,7 @@ void Decoder::forward_mlp(Pass& pass, int64_t number) {
   norm(pass, parameters_.layers()[static_cast<size_t>(number)].mlp_norm, layer.mlp_in, layer.mlp_normed, layer.mlp_rms);
   expand(pass, number);
   Site down = down_site(layer, number);
-  down.y = pass.branch;
+  down.y = {.fp32 = pass.branch};
   linear(pass, down);
   drop(pass, pass.branch, 2 + 2 * number);
 }
@@ -147,8 +146,7 @@ void Decoder::expand(const Pass& pass, int64_t number) {
   const DecoderConfig& c = parameters_.config();
   const Layer& layer = pass.layers[static_cast<size_t>(number)];
   Site gate_up = gate_up_site(layer, number);
-  gate_up.y = layer.gate_up.fp32;
-  gate_up.y_bf16 = layer.gate_up.bf16;
+  gate_up.y = layer.gate_up;
   linear(pass, gate_up);
   backend_.swiglu_forward({.rows = pass.batch.rows(),
                            .ffn_dim = c.ffn_dim,

@@ -17,15 +17,9 @@ struct Decoder::HeadNorm {
   float *raw = nullptr, *inverse_rms = nullptr;  // [T, Q] or [T, K]; [T, heads]
 };
 
-// What products read: in fp32 or, where weights read them so, in bf16 with the room beside.
-struct Decoder::Rows {
-  float* fp32 = nullptr;
-  ops::RowsOfBf16 bf16{};
-};
-
 // q, k and v in rows of all three.
 struct Decoder::HeadColumns {
-  HeadColumns(const DecoderConfig& config, const Rows& qkv);
+  HeadColumns(const DecoderConfig& config, const ops::Activations& qkv);
   float *q = nullptr, *k = nullptr, *v = nullptr;
   ops::RowsOfBf16 q_bf16{}, k_bf16{}, v_bf16{};
 };
@@ -33,15 +27,15 @@ struct Decoder::HeadColumns {
 // With recompute all but attention_in, mlp_in and xa are shared by all layers.
 struct Decoder::Layer {
   float *attention_in, *attention_rms;  // [T, C], [T]
-  Rows attention_normed;                // [T, C]
-  Rows qkv;                             // [T, Q + 2K]
+  ops::Activations attention_normed;    // [T, C]
+  ops::Activations qkv;                 // [T, Q + 2K]
   float* log_sum_exp;                   // [T, H]
-  Rows attended;                        // [T, Q]
+  ops::Activations attended;            // [T, Q]
   HeadNorm q_norm, k_norm;              // only with norms of heads
   float *mlp_in, *mlp_rms;              // [T, C], [T]
-  Rows mlp_normed;                      // [T, C]
-  Rows gate_up;                         // [T, 2F]
-  Rows act;                             // [T, F]
+  ops::Activations mlp_normed;          // [T, C]
+  ops::Activations gate_up;             // [T, 2F]
+  ops::Activations act;                 // [T, F]
   std::array<float*, 7> xa;             // [T, R] for q, k, v, o, gate, up, down
 };
 
@@ -68,10 +62,9 @@ struct Decoder::Pass {
   ops::RowsOfBf16 dstream_bf16{};  // [T, C]: the same, as products read it
   float* dnormed = nullptr;        // [T, C], gradient of a norm's output
   float* dbranch = nullptr;        // [T, C], gradient of a branch's output behind its dropout
-  float* dinner = nullptr;         // [T, max(F, Q)], gradient of act or of the attention's output
-  ops::RowsOfBf16 dact{};          // [T, F]; in fp32 it is in dinner
-  Rows dqkv;                       // [T, Q + 2K]
-  ops::RowsOfBf16 dattended{};     // [T, Q]; in fp32 it is in dinner
+  ops::Activations dact;           // [T, F]
+  ops::Activations dattended;      // [T, Q]; in fp32 the same memory as dact
+  ops::Activations dqkv;           // [T, Q + 2K]
   ops::RowsOfBf16 dgate_up{};      // [T, 2F]; in fp32 it takes the place of gate_up
   float* dxa = nullptr;            // [3, T, R]: for each part of a site
 };
@@ -84,14 +77,11 @@ struct Decoder::Site {
     float* xa = nullptr;
   };
   int64_t in = 0, out = 0;
-  Rows x;
+  ops::Activations x;
   std::vector<Part> parts;
-  float* y = nullptr;         // forward: the output
-  ops::RowsOfBf16 y_bf16{};   // in its place
-  const float* dy = nullptr;  // backward: its gradient
-  ops::RowsOfBf16 dy_bf16{};  // the same; where it is given, dy may be null
-  float* dx = nullptr;        // backward: overwritten
-  ops::RowsOfBf16 dx_bf16{};  // in its place
+  ops::Activations y;   // forward: the output
+  ops::Activations dy;  // backward: its gradient; in bf16 it may be there in fp32 too
+  ops::Activations dx;  // backward: overwritten
 };
 
 // A chunk of labelled rows at the head.

@@ -28,13 +28,13 @@ void Decoder::lay_out(const Parameters& parameters, const WorkspaceShape& shape,
     const int64_t stride = ops::row_with_room(width, room);
     return {reinterpret_cast<uint16_t*>(take((count * stride + 1) / 2)), stride};
   };
-  const auto take_rows = [&](int64_t width, const std::vector<LinearNumbers>& readers) -> Rows {
+  const auto take_rows = [&](int64_t width, const std::vector<LinearNumbers>& readers) -> ops::Activations {
     if (shape.bf16_rows) return {.bf16 = take_bf16(rows, width, parameters.ranks_of(readers))};
     return {.fp32 = take(rows * width)};
   };
   // What is done to heads between product and attention is done to fp32, but for the rotation.
   const bool heads_in_bf16 = shape.bf16_rows && !c.qk_norm && !c.qkv_bias && ops::attention_reads_bf16(c.head_dim);
-  const auto take_qkv = [&](int64_t room) -> Rows {
+  const auto take_qkv = [&](int64_t room) -> ops::Activations {
     if (heads_in_bf16) return {.bf16 = take_bf16(rows, c.qkv_dim(), room)};
     return {.fp32 = take(rows * c.qkv_dim())};
   };
@@ -76,14 +76,17 @@ void Decoder::lay_out(const Parameters& parameters, const WorkspaceShape& shape,
   pass.dstream = take(width);
   pass.dnormed = take(width);
   pass.dbranch = take(width);
-  pass.dinner = take(rows * std::max(shape.bf16_rows ? 0 : c.ffn_dim, heads_in_bf16 ? 0 : c.q_dim()));
   pass.dqkv = take_qkv(parameters.ranks_of({numbers.q, numbers.k, numbers.v}));
-  if (heads_in_bf16) pass.dattended = take_bf16(rows, c.q_dim(), 0);
+  // Neither is read when the other is written.
+  float* inner = take(rows * std::max(shape.bf16_rows ? 0 : c.ffn_dim, heads_in_bf16 ? 0 : c.q_dim()));
+  pass.dact = {.fp32 = inner};
+  pass.dattended = {.fp32 = inner};
+  if (heads_in_bf16) pass.dattended = {.bf16 = take_bf16(rows, c.q_dim(), 0)};
   if (shape.bf16_rows) {
+    pass.dact = {.bf16 = take_bf16(rows, c.ffn_dim, 0)};
     pass.dlogits = take_bf16(std::min(shape.logits, shape.labels), c.vocabulary, 0);
     pass.dstream_bf16 =
         take_bf16(rows, c.dim, std::max(parameters.ranks_of({numbers.o}), parameters.ranks_of({numbers.down})));
-    pass.dact = take_bf16(rows, c.ffn_dim, 0);
     pass.dgate_up = take_bf16(rows, 2 * c.ffn_dim, parameters.ranks_of({numbers.gate, numbers.up}));
   }
   pass.dxa = take(3 * rows * std::max<int64_t>(rank, 1));

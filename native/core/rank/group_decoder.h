@@ -73,11 +73,8 @@ class GroupDecoder {
     OpsBackend* backend_ = nullptr;
     BackendArray<int32_t> there_;
   };
-  // What products read: in fp32 or, where weights read them so, in bf16.
-  struct Activations {
-    float* fp32 = nullptr;
-    ops::RowsOfBf16 bf16{};
-  };
+  using Activations = ops::Activations;
+  // In bf16 where weights read them so.
   class ActivationArray {
    public:
     ActivationArray() = default;
